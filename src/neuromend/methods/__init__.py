@@ -1,0 +1,9 @@
+"""The methods under the one contract: ``loss`` and ``sample``. To add one: one file, one line here, one docs page."""
+
+from __future__ import annotations
+
+from neuromend.methods.fastwavelet3d import FastWavelet3D
+
+METHODS: dict[str, type[FastWavelet3D]] = {
+    "fastwavelet3d": FastWavelet3D,
+}

@@ -1,0 +1,131 @@
+"""Classical fills: the baselines that every network must beat, and where ours starts.
+
+All take a normalised image and a mask, both (x, y, z), and return the image with only the masked
+voxels changed. What stands inside the mask is never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import cg
+
+from neuromend.data.symmetry import mirrored
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+RING_VOXELS = 3
+"""Thickness of the ring whose mean fills a lesion."""
+
+
+def ring_mean(image: Image, mask: Mask) -> Image:
+    """Fill each 26-connected lesion with the mean of the known voxels up to 3 voxels around it."""
+    filled = image.copy()
+    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        wide = tuple(
+            slice(max(0, s.start - RING_VOXELS), min(n, s.stop + RING_VOXELS))
+            for s, n in zip(box, image.shape, strict=True)
+        )
+        lesion = labels[wide] == label
+        ring = ndimage.binary_dilation(lesion, iterations=RING_VOXELS) & ~mask[wide]
+        filled[wide][lesion] = image[wide][ring].mean() if ring.any() else 0.0
+    return filled
+
+
+def harmonic(image: Image, mask: Mask, *, tolerance: float = 1e-3) -> Image:
+    """Solve Laplace's equation inside the mask with the tissue around it as boundary values.
+
+    Seven-point Laplacian; at the border of the volume the flux is zero. Solved by conjugate gradients
+    from a pyramid start to a relative residual of ``tolerance`` (the error in brightness is then below
+    the noise of a scan).
+    """
+    filled = np.where(mask, np.float32(0), image)
+    if not mask.any():
+        return filled
+    points = np.argwhere(mask)
+    lo, hi = np.maximum(points.min(0) - 1, 0), np.minimum(points.max(0) + 2, mask.shape)
+    box = tuple(slice(a, b) for a, b in zip(lo, hi, strict=True))
+    inner, hole = filled[box], mask[box]
+    matrix, boundary, anchored = _laplacian(inner, hole)
+    if not anchored:
+        return filled
+    start = _pyramid(inner, hole)[hole]
+    solution, _ = cg(matrix, boundary, x0=start, rtol=tolerance, maxiter=600)
+    inner[hole] = solution.astype(np.float32)
+    filled[box] = inner
+    return filled
+
+
+def mirror(image: Image, mask: Mask) -> Image:
+    """Fill with the opposite hemisphere, reflected at the estimated midsagittal plane.
+
+    Where the reflection is not known (in the mask on both sides, or outside the volume) the harmonic
+    fill stands in.
+    """
+    reflected, valid = mirrored(image, mask)
+    filled = harmonic(image, mask)
+    use = mask & valid
+    filled[use] = reflected[use]
+    return filled
+
+
+CLASSICAL: dict[str, Callable[[Image, Mask], Image]] = {
+    "ring-mean": ring_mean,
+    "harmonic": harmonic,
+    "mirror": mirror,
+}
+"""The classical fills by the name that ``--model`` takes."""
+
+
+def _laplacian(image: Image, hole: Mask) -> tuple[sparse.csr_matrix, NDArray[np.float32], bool]:
+    """The symmetric positive system (degree - adjacency) u = sum of known neighbours, over the hole's voxels."""
+    count = int(hole.sum())
+    index = np.full(hole.shape, -1, np.int32)
+    index[hole] = np.arange(count, dtype=np.int32)
+    degree = np.zeros(count, np.float32)
+    boundary = np.zeros(count, np.float32)
+    rows, columns = [], []
+    anchored = False
+    for axis in range(3):
+        near = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
+        far = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+        for here, there in ((near, far), (far, near)):
+            inside = index[here] >= 0
+            own = index[here][inside]
+            other = index[there][inside]
+            np.add.at(degree, own, 1)
+            linked = other >= 0
+            rows.append(own[linked])
+            columns.append(other[linked])
+            known = own[~linked]
+            boundary[known] += image[there][inside][~linked]
+            anchored = anchored or known.size > 0
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    off = sparse.csr_matrix((np.full(row.size, -1, np.float32), (row, column)), shape=(count, count))
+    return (off + sparse.diags(degree.astype(np.float32))).tocsr(), boundary, anchored
+
+
+def _pyramid(image: Image, hole: Mask) -> Image:
+    """A smooth first guess: average the known voxels into ever coarser grids until every cell knows something."""
+    if not hole.any():
+        return image
+    if min(image.shape) <= 2:
+        known = image[~hole]
+        return np.where(hole, known.mean() if known.size else 0, image).astype(np.float32)
+    pad = [(0, n % 2) for n in image.shape]
+    weight = np.pad((~hole).astype(np.float32), pad)
+    value = np.pad(np.where(hole, 0, image), pad)
+    sum_w, sum_v = _pool(weight), _pool(value * weight)
+    coarse = _pyramid(sum_v / np.maximum(sum_w, 1), sum_w == 0)
+    fine = coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in image.shape)]
+    return np.where(hole, ndimage.uniform_filter(fine, 3, mode="nearest"), image).astype(np.float32)
+
+
+def _pool(array: Image) -> Image:
+    x, y, z = (n // 2 for n in array.shape)
+    return array.reshape(x, 2, y, 2, z, 2).sum((1, 3, 5))
