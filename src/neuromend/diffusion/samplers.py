@@ -68,7 +68,12 @@ def ddpm(
 
     Returns:
         Clean data, (B, ...).
+
+    Raises:
+        ValueError: if ``variance`` has another name.
     """
+    if variance not in ("fixed_small", "fixed_large"):
+        raise ValueError(f"variance must be 'fixed_small' or 'fixed_large'; found {variance!r}")
     x, abar, n = _start(xt, levels, schedule)
     for i, (t, s) in enumerate(pairwise(levels), start=1):
         predicted = denoise(x, t)
@@ -79,7 +84,7 @@ def ddpm(
             if v is not None:
                 std: Tensor | float = learned_range_variance(v.to(x.dtype), small, large).sqrt()
             else:
-                std = {"fixed_small": small, "fixed_large": large}[variance] ** 0.5
+                std = (small if variance == "fixed_small" else large) ** 0.5
             x = x + std * noise_like(x, generator)
         if on_step is not None:
             on_step(i, n)
