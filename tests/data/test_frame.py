@@ -215,6 +215,41 @@ def test_a_constant_scan_stays_constant_up_to_its_border() -> None:
         np.testing.assert_allclose(frame.to_model(np.full(SHAPE, 7)), 7, rtol=1e-6)
 
 
+def test_the_hole_casts_no_shadow_on_the_tissue_beside_it() -> None:
+    """A constant scan is constant up to the edge of the model's mask: the void is never mixed in."""
+    for spacing in SPACINGS:
+        mask = ball(SHAPE, (8, 12, 9), 4.3)
+        frame = Frame.of(SHAPE, affine_of(spacing), multiple=1)
+        seen = frame.to_model(np.where(mask, np.nan, 7), mask=mask)
+        np.testing.assert_allclose(seen[~frame.mask_to_model(mask)], 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("hidden", "beside"), [(5, 4), (2, 3)])
+def test_beside_the_mask_the_volume_seems_to_end(hidden: int, beside: int) -> None:
+    """Between thick slices the cubic kernel reads, for a slice in the mask, the known slice next to it."""
+    scan = np.random.default_rng(8).normal(size=(3, 4, 8))
+    mask = np.zeros(scan.shape, dtype=bool)
+    mask[..., hidden] = True
+    frame = Frame.of(scan.shape, affine_of((1, 1, 2.5)), multiple=1)
+    shortened = scan.copy()
+    shortened[..., hidden] = scan[..., beside]
+    seen, expected = frame.to_model(scan, mask=mask), frame.to_model(shortened)
+    slices = frame.to_scan(np.broadcast_to(np.arange(20.0), (3, 4, 20)), np.ones(scan.shape, dtype=bool))[:8]
+    between = np.ceil(min(slices[3], slices[4])).astype(int)
+    np.testing.assert_array_equal(seen[..., between : between + 2], expected[..., between : between + 2])
+
+
+@pytest.mark.parametrize("count", [6, 7, 20, 21])
+def test_a_model_voxel_on_a_known_slice_stays_known(count: int) -> None:
+    """Of 3 mm slices seen at 1 mm, one slice in the mask hides itself and two model voxels to either side."""
+    for slice_number in range(1, count - 1):
+        mask = np.zeros((2, 3, count), dtype=bool)
+        mask[..., slice_number] = True
+        frame = Frame.of(mask.shape, affine_of((1, 1, 3)), multiple=1)
+        (hidden,) = np.nonzero(frame.mask_to_model(mask)[0, 0])
+        assert hidden.tolist() == list(range(3 * slice_number - 1, 3 * slice_number + 4))
+
+
 def test_downsampling_does_not_alias() -> None:
     """A checkerboard finer than the model's voxels becomes grey, not a pattern of its own."""
     scan = (np.indices((20, 24, 28)).sum(axis=0) % 2).astype(np.float32)
@@ -298,6 +333,15 @@ def test_room_for_the_multiple_is_taken_from_the_scan_before_padding() -> None:
     np.testing.assert_array_equal(seen[:, :, 3:12], scan[:16, 3:19])
     assert np.all(seen[:, :, :3] == -3)
     assert np.all(seen[:, :, 12:] == -3)
+
+
+@pytest.mark.parametrize(("place", "kept"), [(0, slice(0, 16)), (20, slice(13, 29)), (39, slice(24, 40))])
+def test_the_box_lies_around_the_focus_as_evenly_as_the_border_allows(place: int, kept: slice) -> None:
+    scan = np.random.default_rng(9).normal(size=(16, 40, 32)).astype(np.float32)
+    focus = np.zeros(scan.shape, dtype=bool)
+    focus[:, place] = True
+    frame = Frame.of(scan.shape, affine_of((2, 2, 2)), focus=focus, margin_mm=2.0, multiple=16)
+    np.testing.assert_array_equal(frame.to_model(scan), scan[:, kept])
 
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)

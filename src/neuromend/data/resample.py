@@ -174,7 +174,7 @@ class Axis:
 
     def to_scan(self) -> Taps:
         """The inverse: how all ``scan_count`` scan voxels are read from model voxels, never from padding."""
-        positions = np.round(self.position(np.arange(self.scan_count)), 9)
+        positions = self.position(np.arange(self.scan_count))
         if self.copied:
             whole = np.clip(positions.astype(np.intp), self.first, self.stop - 1)
             return Taps(whole[None], np.ones((1, self.scan_count)), core=range(1))
