@@ -66,7 +66,7 @@ def challenge_scores(prediction: Volume, truth: Volume, voided: Volume, mask: Ma
         GeometryError: MA-09, where the shapes differ.
         InputError: MA-01, where the mask is empty.
     """
-    _check(mask, prediction, truth, voided)
+    check_grids(mask, prediction, truth, voided)
     limits = intensity_limits(voided)
     guess, true = scale(prediction[mask], limits), scale(truth[mask], limits)
     squared = float(np.mean((guess - true) ** 2))
@@ -94,7 +94,7 @@ def own_scores(prediction: Volume, truth: Volume, voided: Volume, mask: Mask) ->
     ``ssim_3d`` and the two distances are taken on intensities scaled by the challenge's limits, so that
     they compare across scanners; ``seam`` and ``sharpness`` are ratios with 1 as the ideal.
     """
-    _check(mask, prediction, truth, voided)
+    check_grids(mask, prediction, truth, voided)
     box = bounding_box(mask, (RADIUS, RADIUS, RADIUS))
     limits = intensity_limits(voided)
     inside = mask[box]
@@ -256,7 +256,7 @@ def _distance(first: Floats, second: Floats) -> float:
     return float(np.abs(np.sort(first) - np.sort(second)).mean()) if first.size else float("nan")
 
 
-def _check(mask: Mask, *images: Volume) -> None:
+def check_grids(mask: Mask, *images: Volume) -> None:
     """Refuse an empty mask and grids of different shapes before anything is computed."""
     for image in images:
         if image.shape != mask.shape:
