@@ -1,0 +1,68 @@
+# One command a chore. The first call makes .venv and installs what the chore needs; later calls start at once.
+# On a fresh machine only python3 (3.11 or newer, with venv) is needed.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+# Workers of pytest beside each other: one thread each, and no spinning while they wait.
+ONE_THREAD := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 MPLBACKEND=Agg
+# More words for the chore's command, for example: make test ARGS="tests/data -x"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench-fill score-dev train wheel clean
+
+help:
+	@echo "make demo        fill a real scan with a simulated lesion; prints where the results are"
+	@echo "make test        run the tests"
+	@echo "make check       ruff, mypy, direction of imports"
+	@echo "make bench-fill  wall time and peak memory of a fill"
+	@echo "make score-dev   scores of the default model and the classical fills on the dev persons"
+	@echo "make train       train the default model"
+	@echo "make wheel       build dist/*.whl"
+	@echo "make clean       remove .venv and everything built"
+
+$(VENV)/.base:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "neuromend needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.base pyproject.toml constraints.txt
+	@echo "Installing neuromend into $(VENV) (once; PyTorch is the big part)"
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
+	@echo "Installing neuromend and its development tools into $(VENV) (once; PyTorch is the big part)"
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[demo,nrrd]' --group dev
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(RUN) -m neuromend demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(ONE_THREAD) $(RUN) -m pytest -n 2 $(ARGS)
+
+check: $(VENV)/.dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+bench-fill: $(VENV)/.dev
+	$(RUN) benchmarks/bench_fill.py $(ARGS)
+
+score-dev: $(VENV)/.dev
+	$(RUN) benchmarks/score_dev.py $(ARGS)
+
+train: $(VENV)/.dev
+	$(RUN) training/train.py $(ARGS)
+
+wheel: $(VENV)/.dev
+	rm -rf build dist
+	$(RUN) -m build --wheel --outdir dist
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
