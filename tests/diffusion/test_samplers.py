@@ -86,6 +86,14 @@ def test_state_keeps_its_precision_whatever_the_network_returns(name: str) -> No
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_a_cpu_generator_serves_any_device_and_nothing_waits_for_it(name: str) -> None:
+    """Meta tensors have no values: reading one, as a synchronisation would, raises."""
+    out = run(name, normal(0).to("meta"))
+    assert out.device.type == "meta"
+    assert out.shape == SHAPE
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_last_step_returns_the_prediction_without_noise(name: str) -> None:
     xt = normal(0)
     out = run(name, xt, levels=[1000, 0])
