@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--preset", default="default", choices=sorted(PRESETS))
     parser.add_argument("--minutes", type=float, default=100.0, help="budget of training time")
     parser.add_argument("--steps", type=int, default=0, help="budget in steps instead of minutes")
-    parser.add_argument("--peak-lr", type=float, default=5e-4)
+    parser.add_argument("--peak-lr", type=float, default=8e-4)
     parser.add_argument("--accumulate", type=int, default=1, help="cases per optimiser step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
@@ -145,12 +145,14 @@ def main() -> None:
             raise FloatingPointError(f"gradient not finite at step {step}; lower --peak-lr and resume from {checkpoint}")
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        decay = min(0.9995, (1 + step) / (20 + step))
+        decay = min(0.999, (1 + step) / (20 + step))
         with torch.no_grad():
             for name, value in model.state_dict().items():
                 ema[name].lerp_(value, 1 - decay)
-        running += (float(loss) - running) * max(0.01, 1 / (step + 1))
+        running += (float(loss.detach()) - running) * max(0.01, 1 / (step + 1))
         step += 1
+        if step % 100 == 0:
+            print(f"step {step}, {used_s / 60 + (time.monotonic() - started) / 60:.1f} min, loss {running:.4f}", flush=True)
         if step % 500 == 0:
             evaluate_and_save()
     evaluate_and_save()

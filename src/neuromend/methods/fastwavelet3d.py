@@ -57,8 +57,8 @@ class Config:
         expected_fraction: share of the training cases at the highest noise level, that is for the expected fill.
     """
 
-    widths: tuple[int, ...] = (64, 96, 160, 192)
-    blocks: tuple[int, ...] = (1, 2, 2, 3)
+    widths: tuple[int, ...] = (32, 112, 176, 208)
+    blocks: tuple[int, ...] = (1, 2, 2, 2)
     embedding: int = 128
     residual_scale: float = 0.12
     expected_fraction: float = 0.6
@@ -66,7 +66,7 @@ class Config:
 
 PRESETS: dict[str, Config] = {
     "default": Config(),
-    "small": Config(widths=(32, 64, 96, 128), blocks=(1, 1, 1, 2)),
+    "small": Config(widths=(16, 48, 96, 128), blocks=(1, 1, 1, 2)),
     "tiny": Config(widths=(8, 12, 16), blocks=(1, 1, 1), embedding=16),
 }
 

@@ -1,0 +1,318 @@
+"""The main job, told from top to bottom: load, frame, sample, paste, save.
+
+A scan and a lesion mask go in. The lesion is replaced by tissue that a model paints, and every stored voxel
+outside the mask stays as it was, bit for bit. Nothing inside the mask is ever read, so what the lesion looked
+like has no influence on the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromend.data.frame import Frame
+from neuromend.data.head import find_head
+from neuromend.data.intensities import check_intensities, looks_skull_stripped
+from neuromend.data.intensity import IntensityScale
+from neuromend.data.masks import LesionMask, MaskOptions, prepare_mask
+from neuromend.data.volume import MAX_VOXELS, Volume, read_volume, volume_from_image
+from neuromend.device import choose_device, fits_in_memory, set_threads
+from neuromend.errors import UsageError
+from neuromend.findings import Finding
+from neuromend.models import DEFAULT_MODEL, resolve_model
+from neuromend.painting import Painter
+from neuromend.provenance import SettingsRecord
+from neuromend.saving import Fills, Job, OutputPlan, Saved, companion_image, load_saved, save, why_redo
+
+Source = Any
+"""A path (str or Path) or a nibabel image."""
+
+Labels = Sequence[int] | Literal["all"] | None
+OnStep = Callable[[str, int, int], None]
+
+CONTEXT_MM = 6.0
+"""Air kept around the head, so that tissue never touches the border of the model's volume."""
+
+MODEL_MULTIPLE = 16
+"""Sides of the model's volume: what the networks here need, and no more than 16 mm of padding."""
+
+BYTES_PER_VOXEL = 330
+"""Peak memory of a fill per voxel of the model's volume; benchmarks/fill.py measures it."""
+
+
+@dataclass(frozen=True, eq=False)
+class FillResult:
+    """What a fill gives.
+
+    Attributes:
+        image: the filled scan as a nibabel image: own grid, own storage type; None with ``dry_run``.
+        mask: what was really filled (1) and what was kept (0), same grid.
+        samples: the single samples, if any were asked for.
+        uncertainty: voxel-wise standard deviation over the samples in the scan's units (0 outside the mask);
+            None with fewer than two samples.
+        record: the JSON sidecar; empty with ``dry_run``.
+        findings: everything that was checked and noticed.
+        outputs: the files written, by role ("filled", "mask", "uncertainty", "sample-01", "picture", "report",
+            "record"); with ``dry_run`` those that would be; empty without ``out``.
+    """
+
+    image: Any
+    mask: Any
+    samples: tuple[Any, ...]
+    uncertainty: Any
+    record: dict[str, Any]
+    findings: tuple[Finding, ...]
+    outputs: dict[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How the scan is to be read: the arguments of ``fill`` with the same names."""
+
+    volume: int | None = None
+    assume_orientation: str | None = None
+    max_voxels: int = MAX_VOXELS
+    modality: str | None = None
+
+
+def fill(
+    image: Source,
+    mask: Source,
+    out: str | Path | None = None,
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    samples: int = 0,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    labels: Labels = None,
+    threshold: float | None = None,
+    resample_mask: bool = False,
+    invert_mask: bool = False,
+    allow_empty: bool = False,
+    dilate_mm: float = 0.0,
+    force_pair: bool = False,
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    modality: str | None = None,
+    volume: int | None = None,
+    assume_orientation: str | None = None,
+    max_voxels: int = MAX_VOXELS,
+    fallback: bool = True,
+    dry_run: bool = False,
+    on_step: OnStep | None = None,
+    command: Sequence[str] | None = None,
+) -> FillResult:
+    """Paint plausible healthy tissue into the mask of a brain scan and change nothing else.
+
+    Args:
+        image, mask: paths (.nii, .nii.gz, .hdr/.img, .mgz, .mgh) or nibabel images.
+        out: the filled file, or a folder (then the file is named after the scan); None writes nothing.
+        model: a name that ``neuromend models list`` shows, or a model folder.
+        samples: 0 for the expected fill (lowest error); N for the mean of N random samples, the samples
+            themselves and, from 2 on, their voxel-wise standard deviation.
+        steps: denoising steps of each sample; by default what the model was made for.
+        seed: of the samples; sample k is the same however many are drawn.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        threads: CPU threads; by default those that this process may use.
+        labels: the labels of a label map that are lesion, or "all".
+        threshold: values at or above it are lesion, for probabilities.
+        resample_mask: accept a mask on another grid (nearest neighbour in world space).
+        invert_mask: the mask has 0 for lesion.
+        allow_empty: an empty mask copies the scan instead of being refused.
+        dilate_mm: grow the mask by this distance.
+        force_pair: accept file names of different subjects.
+        overwrite: replace output that is there.
+        skip_existing: keep output that is complete and from the same inputs, model and settings; redo other.
+        modality: the contrast of the scan, if its name does not tell ("T1w").
+        volume: which volume of a 4-D file, from 0.
+        assume_orientation: where the axes point to, for files that do not tell ("RAS").
+        max_voxels: refuse larger files.
+        fallback: on lack of GPU memory go on, on the CPU.
+        dry_run: check everything, load no model, write nothing.
+        on_step: called with (stage, done, of).
+        command: the command line, for the record.
+
+    Returns:
+        The filled image and all that belongs to it.
+
+    Raises:
+        NeuromendError: any foreseen fault, with its code, exit status and what to do (docs/errors.md).
+    """
+    started = datetime.now(UTC)
+    tell = on_step or _silent
+    if samples < 0:
+        why = "0 means the expected fill, N the mean of N samples"
+        raise UsageError("UX-02", f"--samples is {samples}, expected 0 or more", why=why, fix="--samples 8")
+    options = mask_options(labels, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair)
+    reading = ReadOptions(volume, assume_orientation, max_voxels, modality)
+    entry = resolve_model(model)
+    findings: list[Finding] = []
+    place = choose_device(device, findings)
+    plan = OutputPlan.of(out, image, samples=samples)
+    inputs = [Path(source) for source in (image, mask) if isinstance(source, str | Path)]
+    may_replace = overwrite or skip_existing
+    findings += plan.check(inputs, overwrite=may_replace, create=not dry_run)
+
+    tell("reading", 0, 1)
+    scan, lesion, mask_source = load_pair(image, mask, options, reading)
+    findings += _checks(scan, lesion, modality) + plan.check_room(scan)
+    frame = frame_of(scan, lesion)
+    needed = BYTES_PER_VOXEL * int(np.prod(frame.model_shape))
+    findings += filter(None, [None if entry.is_classical else fits_in_memory(needed, place)])
+    if dry_run:
+        mask_image = companion_image(scan, lesion.voxels, np.uint8)
+        return FillResult(None, mask_image, (), None, {}, tuple(findings), plan.files)
+
+    tell("loading the model", 0, 1)
+    painter = Painter(entry, place, fallback=fallback)
+    steps = painter.steps_for(steps, sampling=samples > 0)
+    job = Job(
+        scan, lesion, mask_source, entry,
+        settings=SettingsRecord(seed=seed, steps=steps, samples=samples, options=_plain(options, reading)),
+        device=str(place), threads=set_threads(threads), started=started, command=command,
+        skull_stripped=looks_skull_stripped(scan, lesion.voxels),
+    )  # fmt: skip
+    if skip_existing and plan.files:
+        reason = why_redo(plan, job)
+        if reason is None:
+            kept = Finding("RT-05", "note", "the output is there, complete and from the same run: nothing was done")
+            return _result(load_saved(plan, job), plan, (kept,))
+        findings.append(Finding("RT-05", "note", f"done again: {reason}"))
+    fills = paint(scan, lesion, frame, painter, samples=samples, steps=steps, seed=seed, on_step=tell)
+    findings += painter.findings
+
+    tell("saving", 0, 1)
+    saved = save(plan, dataclasses.replace(job, device=str(painter.device)), fills, findings)
+    return _result(saved, plan)
+
+
+def check(
+    image: Source,
+    mask: Source,
+    *,
+    labels: Labels = None,
+    threshold: float | None = None,
+    resample_mask: bool = False,
+    invert_mask: bool = False,
+    allow_empty: bool = False,
+    dilate_mm: float = 0.0,
+    force_pair: bool = False,
+    modality: str | None = None,
+    volume: int | None = None,
+    assume_orientation: str | None = None,
+    max_voxels: int = MAX_VOXELS,
+) -> tuple[Finding, ...]:
+    """Validate a scan and its mask as ``fill`` would, without a model; the arguments are those of ``fill``.
+
+    Raises:
+        NeuromendError: the first fault for which ``fill`` would refuse the pair.
+    """
+    options = mask_options(labels, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair)
+    reading = ReadOptions(volume, assume_orientation, max_voxels, modality)
+    scan, lesion, _ = load_pair(image, mask, options, reading)
+    return tuple(_checks(scan, lesion, modality))
+
+
+def load_pair(
+    image: Source, mask: Source, options: MaskOptions, reading: ReadOptions
+) -> tuple[Volume, LesionMask, Volume]:
+    """Read the scan and the mask; the mask comes back on the scan's grid, and as it was read."""
+    scan = _read(image, reading.volume, reading)
+    drawn = _read(mask, None, reading)
+    return scan, prepare_mask(drawn, scan, options), drawn
+
+
+def frame_of(scan: Volume, lesion: LesionMask) -> Frame:
+    """The model's view of the scan: the head and the lesion, with some air around."""
+    focus = lesion.voxels.copy()
+    head = find_head(scan, lesion.voxels)
+    if head is not None:
+        focus |= head.box(scan.shape)
+    return Frame.of(scan.shape, scan.affine, focus=focus, margin_mm=CONTEXT_MM, multiple=MODEL_MULTIPLE)
+
+
+def paint(
+    scan: Volume,
+    lesion: LesionMask,
+    frame: Frame,
+    painter: Painter,
+    *,
+    samples: int,
+    steps: int,
+    seed: int,
+    on_step: OnStep,
+) -> Fills:
+    """Bring the scan to the model, let it paint each sample, and bring the painted voxels back.
+
+    Intensities are normalised by what lies outside the mask; in-mask voxels never enter the computation.
+    """
+    hole = lesion.voxels
+    if not hole.any():
+        return Fills(np.zeros(0), (), None)
+    scale = IntensityScale.estimate(scan.values, ~hole)
+    voided = frame.to_model(scale.normalise(scan.values), mask=hole)
+    model_hole = frame.mask_to_model(hole)
+    total = max(1, samples)
+    painted: list[NDArray[np.float64]] = []
+    for number in range(total):
+
+        def step_done(done: int, of: int, number: int = number) -> None:
+            on_step("filling", number * of + done, total * of)
+
+        filled = painter.paint(voided, model_hole, steps=steps, seed=seed, number=number, on_step=step_done)
+        painted.append(scale.restore(frame.to_scan(filled, hole)))
+        on_step("filling", number + 1, total)
+    mean = np.mean(painted, axis=0) if samples > 1 else painted[0]
+    spread = np.std(painted, axis=0, ddof=1) if samples > 1 else None
+    return Fills(mean, tuple(painted) if samples else (), spread)
+
+
+def mask_options(
+    labels: Labels,
+    threshold: float | None,
+    resample_mask: bool,
+    invert_mask: bool,
+    allow_empty: bool,
+    dilate_mm: float,
+    force_pair: bool,
+) -> MaskOptions:
+    """The mask options of ``fill`` in one object; contradictions are refused (UsageError)."""
+    chosen = labels if labels is None or labels == "all" else tuple(int(label) for label in labels)
+    return MaskOptions(chosen, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair)
+
+
+def _read(source: Source, volume: int | None, reading: ReadOptions) -> Volume:
+    if isinstance(source, str | Path):
+        return read_volume(
+            source, max_voxels=reading.max_voxels, volume_index=volume, assume_orientation=reading.assume_orientation
+        )
+    return volume_from_image(source)
+
+
+def _checks(scan: Volume, lesion: LesionMask, modality: str | None) -> list[Finding]:
+    return [*scan.findings, *check_intensities(scan, lesion.voxels, modality=modality), *lesion.findings]
+
+
+def _plain(options: MaskOptions, reading: ReadOptions) -> dict[str, Any]:
+    """The options as JSON values; a tuple becomes a list, as JSON reads it back."""
+    plain = {**dataclasses.asdict(options), "volume": reading.volume, "assume_orientation": reading.assume_orientation}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def _result(saved: Saved, plan: OutputPlan, more: tuple[Finding, ...] = ()) -> FillResult:
+    record = saved.sidecar.model_dump(mode="json")
+    findings = (*more, *saved.findings)
+    return FillResult(saved.image, saved.mask, saved.samples, saved.uncertainty, record, findings, dict(plan.files))
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No one listens."""

@@ -1,0 +1,131 @@
+"""Fill a hole in a normalised volume with a model: the part of the main job that knows torch.
+
+The tensors of a method are (1, 1, X, Y, Z) in RAS with normalised intensities; here arrays come in and go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neuromend.device import bf16_is_fast
+from neuromend.errors import DeviceError, ModelFaultError, UsageError
+from neuromend.findings import Finding
+from neuromend.methods.classical import CLASSICAL
+from neuromend.models import ModelEntry, load_method
+
+Array = NDArray[np.float32]
+OnStep = Callable[[int, int], None]
+
+SEED_STRIDE = 0x9E3779B97F4A7C15
+"""Sample k of seed s is seeded with s + k * this (mod 2**63): far apart, whatever number of samples is drawn."""
+
+
+class Painter:
+    """A model, loaded once, that fills holes.
+
+    Args:
+        entry: the model (a classical fill, or a folder with weights).
+        device: where to run it.
+        fallback: on lack of GPU memory go on, on the CPU (RT-11).
+
+    Attributes:
+        findings: what happened on the way (the fallback to the CPU, a repeat in float32).
+    """
+
+    def __init__(self, entry: ModelEntry, device: torch.device, *, fallback: bool = True) -> None:
+        self.entry = entry
+        self.device = device
+        self.fallback = fallback
+        self.findings: list[Finding] = []
+        self.method: Any = None if entry.is_classical else load_method(entry, device)
+
+    @property
+    def multiple(self) -> int:
+        """The sides of the volume must be divisible by this."""
+        return 1 if self.method is None else int(self.method.multiple)
+
+    @property
+    def is_random(self) -> bool:
+        """True if different seeds give different fills."""
+        return self.method is not None
+
+    def steps_for(self, wanted: int | None, *, sampling: bool) -> int:
+        """How many denoising steps to make: what was asked for, else the method's own default."""
+        if wanted is not None and wanted < 1:
+            raise UsageError(
+                "UX-01", f"--steps is {wanted}, expected 1 or more", why="a fill needs at least one step", fix="--steps 4"
+            )
+        if self.method is None:
+            return 1
+        expected = self.method.expected_steps
+        return wanted or (self.method.default_steps if sampling or expected is None else expected)
+
+    def paint(self, voided: Array, hole: NDArray[np.bool_], *, steps: int, seed: int, number: int, on_step: OnStep | None) -> Array:
+        """Fill the hole.
+
+        Args:
+            voided: (X, Y, Z) normalised, 0 in the hole.
+            hole: (X, Y, Z) True where tissue is to be invented.
+            steps: denoising steps.
+            seed: of the run.
+            number: of the sample, from 0; sample 3 is the same whether 3 or 30 are drawn.
+            on_step: called with (done, of).
+
+        Returns:
+            (X, Y, Z), finite.
+
+        Raises:
+            ModelFaultError: RT-15, the model gave values that are not finite, also in float32.
+            DeviceError: RT-11, out of memory and no fallback allowed.
+        """
+        if self.method is None:
+            return CLASSICAL[self.entry.name](voided, hole)
+        for fast in (True, False):
+            filled = self._sample(voided, hole, steps, (seed + number * SEED_STRIDE) % 2**63, on_step, fast=fast)
+            if np.isfinite(filled[hole]).all():
+                return filled
+            self.findings.append(Finding("RT-15", "warning", "the model gave values that are not finite; repeated in float32"))
+        raise ModelFaultError(
+            "RT-15",
+            "the model gave values that are not finite, also in float32; nothing was written",
+            why="such voxels would break every tool that reads the scan",
+            fix="run `neuromend models verify`; if the model is sound, report the case with its sidecar",
+        )
+
+    def _sample(
+        self, voided: Array, hole: NDArray[np.bool_], steps: int, seed: int, on_step: OnStep | None, *, fast: bool
+    ) -> Array:
+        image, mask = (torch.from_numpy(np.ascontiguousarray(v, np.float32))[None, None] for v in (voided, hole))
+        try:
+            return self._run(image, mask, steps, seed, on_step, fast=fast)
+        except torch.OutOfMemoryError as error:
+            if not self.fallback or self.device.type == "cpu":
+                raise DeviceError(
+                    "RT-11",
+                    f"{self.device} ran out of memory on a volume of {'x'.join(map(str, voided.shape))} voxels",
+                    why="the network needs the whole brain at once",
+                    fix="--device cpu, or close what else uses this device",
+                ) from error
+            self.findings.append(Finding("RT-11", "warning", f"{self.device} ran out of memory; the CPU was used instead"))
+            self.device = torch.device("cpu")
+            self.method = self.method.to(self.device)
+            torch.cuda.empty_cache()
+            return self._run(image, mask, steps, seed, on_step, fast=fast)
+
+    def _run(
+        self, image: torch.Tensor, mask: torch.Tensor, steps: int, seed: int, on_step: OnStep | None, *, fast: bool
+    ) -> Array:
+        # The generator stays on the CPU, so that every device draws the same noise.
+        generator = torch.Generator("cpu").manual_seed(seed)
+        use_bf16 = fast and bf16_is_fast(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=use_bf16):
+            filled = self.method.sample(
+                image.to(self.device), mask.to(self.device), steps=steps, generator=generator, on_step=on_step
+            )
+        result: Array = filled[0, 0].float().cpu().numpy()
+        return result
