@@ -7,10 +7,10 @@ nibabel's.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from nibabel.freesurfer.mghformat import DATA_OFFSET
-from nibabel.freesurfer.mghformat import header_dtype as FIELDS
+from nibabel.freesurfer.mghformat import header_dtype as _fields
 from numpy.typing import NDArray
 
 from neuromend.data.header import (
@@ -25,6 +25,9 @@ from neuromend.data.header import (
 )
 from neuromend.errors import InputError
 
+FIELDS: np.dtype[Any] = _fields
+# Voxels start here; the bytes between are reserved.
+DATA_OFFSET = 284
 # type code -> numpy type (mri.h)
 DTYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 _NOT_SCALAR = {6: "tensor", 7: "complex", 8: "complex", 9: "RGB"}

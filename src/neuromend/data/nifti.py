@@ -6,10 +6,11 @@ Source: the NIfTI-1.1 and NIfTI-2 header files (nifti1.h, nifti2.h); the layout 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from nibabel.nifti1 import header_dtype as NIFTI1_FIELDS
-from nibabel.nifti2 import header_dtype as NIFTI2_FIELDS
+from nibabel.nifti1 import header_dtype as _nifti1_fields
+from nibabel.nifti2 import header_dtype as _nifti2_fields
 from numpy.typing import NDArray
 
 from neuromend.data.content import Kind
@@ -27,6 +28,8 @@ from neuromend.data.header import (
 from neuromend.errors import GeometryError, InputError
 from neuromend.findings import Finding, Level
 
+NIFTI1_FIELDS: np.dtype[Any] = _nifti1_fields
+NIFTI2_FIELDS: np.dtype[Any] = _nifti2_fields
 NIFTI1_SIZE = 348
 NIFTI2_SIZE = 540
 # datatype code -> numpy type (nifti1.h); the types with one real number a voxel that a scan is stored in.
@@ -70,7 +73,7 @@ def read_fields(head: bytes, container: Kind) -> Fields:
     layout, size = (
         (NIFTI2_FIELDS, NIFTI2_SIZE) if container.startswith("nifti2") else (NIFTI1_FIELDS, NIFTI1_SIZE)
     )
-    order = "<" if int.from_bytes(head[:4], "little") == size else ">"
+    order: Literal["<", ">"] = "<" if int.from_bytes(head[:4], "little") == size else ">"
     return np.frombuffer(head, layout.newbyteorder(order), count=1).reshape(())
 
 

@@ -80,7 +80,7 @@ def splice(volume: Volume, filled: NDArray[np.floating[Any]], mask: Mask) -> Spl
             "RT-15",
             f"{np.count_nonzero(~np.isfinite(predicted))} of {predicted.size} filled voxels are not finite",
             why="Such voxels would break every later program; nothing was written.",
-            fix="Run again with --device cpu; if it happens again, report it with the command and the header.",
+            fix="Run again with --device cpu; if it happens again, please report it with the header.",
         )
     with np.errstate(over="ignore"):
         stored, clipped = to_stored((predicted - volume.inter) / volume.slope, volume.stored_dtype)

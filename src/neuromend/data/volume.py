@@ -21,7 +21,8 @@ from neuromend.data.container import FileBytes, Peek, load, peek
 from neuromend.data.content import Kind, kind_of
 from neuromend.data.header import Affine, Header
 from neuromend.data.images import image_bytes
-from neuromend.errors import InputError, MissingInputError, UsageError
+from neuromend.data.pairs import PAIRED, locate
+from neuromend.errors import InputError, UsageError
 from neuromend.findings import Finding
 
 MAX_VOXELS = 512**3
@@ -69,6 +70,11 @@ class Volume:
     def shape(self) -> tuple[int, int, int]:
         """Voxels along the three axes."""
         return self.header.shape
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Length of every stored axis, those behind the third included."""
+        return self.header.dims
 
     @property
     def container(self) -> Kind:
@@ -122,10 +128,10 @@ def read_volume(
         TemporaryError: the file changed while it was read (IN-42).
         UsageError: ``volume_index`` or ``assume_orientation`` makes no sense.
     """
-    header_path, voxel_path, container = _locate(Path(path))
+    header_path, voxel_path, container = locate(Path(path))
     seen_header = peek(header_path)
     header = _parse(header_path, seen_header.head, container, assume_orientation)
-    paired = container in ("nifti1-pair", "nifti2-pair", "analyze")
+    paired = container in PAIRED
     seen = peek(voxel_path) if paired else seen_header
     _check_size(voxel_path, header, seen, max_voxels)
     index = _choose_volume(voxel_path, header, volume_index)
@@ -200,52 +206,6 @@ def _intensities(stored: NDArray[Any], header: Header) -> NDArray[np.floating[An
     values = np.require(values, requirements="A")
     values.flags.writeable = False
     return values
-
-
-def _locate(path: Path) -> tuple[Path, Path, Kind]:
-    """Find the file with the header, the file with the voxels, and the format."""
-    pair = _pair_of(path)
-    if pair is None:
-        container = kind_of(peek(path).head, path)
-        if container.endswith("-pair"):
-            raise InputError(
-                "IN-35",
-                "this is the header half of a pair; its voxels are in another file",
-                why="The voxels are looked for in the .img file beside the .hdr file.",
-                fix="Name the two halves scan.hdr and scan.img and give either.",
-                path=path,
-            )
-        return path, path, container
-    given = path if path.exists() else None
-    if given is not None and peek(path).head[344:348] == b"n+1\0":
-        return path, path, "nifti1"
-    for half, other in (pair, pair[::-1]):
-        if other.exists() and not half.exists():
-            raise MissingInputError(
-                "IN-35",
-                f"this half of the pair is missing; '{other.name}' is there",
-                why="The .hdr file says what the voxels mean, the .img file holds them.",
-                fix="Put both halves into one folder.",
-                path=half,
-            )
-    container = kind_of(peek(pair[0]).head, pair[0])
-    if container in ("nifti1-pair", "nifti2-pair", "analyze"):
-        return pair[0], pair[1], container
-    return pair[0], pair[0], container
-
-
-def _pair_of(path: Path) -> tuple[Path, Path] | None:
-    """The two halves that a name stands for, header first; None if it is no such name."""
-    plain = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    stem, extension = plain[:-4], plain[-4:]
-    if extension.lower() not in (".hdr", ".img"):
-        return None
-    other = {".hdr": ".img", ".img": ".hdr", ".HDR": ".IMG", ".IMG": ".HDR"}.get(extension, ".hdr")
-    names = [stem + other + path.name[len(plain) :], stem + other, stem + other + ".gz"]
-    partner = next(
-        (path.with_name(name) for name in names if path.with_name(name).exists()), path.with_name(names[0])
-    )
-    return (path, partner) if extension.lower() == ".hdr" else (partner, path)
 
 
 def _check_size(path: Path, header: Header, seen: Peek, max_voxels: int) -> None:
