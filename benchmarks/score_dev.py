@@ -36,9 +36,8 @@ Row = dict[str, Any]
 def main() -> None:
     options = parse()
     cases = dev_cases(options.shared)
-    if options.limit:  # spread over the list, so that both resolutions and all sizes are met
-        chosen = np.unique(np.linspace(0, len(cases) - 1, options.limit).round().astype(int))
-        cases = [cases[i] for i in chosen]
+    if options.limit:  # drawn, so that both resolutions and all sizes are met; always the same ones
+        cases = [cases[i] for i in sorted(np.random.default_rng(0).permutation(len(cases))[: options.limit])]
     for model in options.models:
         resolve_model(model)  # an unknown name should fail now, not after an hour
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +62,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--samples", type=int, default=0, help="also score N random samples of each network")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the model's own)")
-    parser.add_argument("--limit", type=int, help="only N cases, spread over the list")
+    parser.add_argument("--limit", type=int, help="only N of the cases, always the same")
     parser.add_argument("--jobs", type=int, default=1, help="cases at the same time")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder that holds data/")

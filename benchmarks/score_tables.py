@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +68,7 @@ def means(by_model: Mapping[str, Sequence[Row]]) -> str:
 def against(by_model: Mapping[str, Sequence[Row]], model: str, baselines: Sequence[str]) -> str:
     """For each score the baseline with the best mean, and the paired difference to it.
 
-    Seam and sharpness are compared by the distance of their logarithm from 0, the ideal.
+    Seam and sharpness are compared by their distance from 1, the ideal.
     """
     ours = badness(by_model[model])
     others = {name: badness(by_model[name]) for name in baselines}
@@ -82,14 +81,14 @@ def against(by_model: Mapping[str, Sequence[Row]], model: str, baselines: Sequen
         theirs = {row["id"]: row[column] for row in others[best]}
         wins = sum(row[column] < theirs[row["id"]] for row in ours)
         verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart"
-        label = f"\\|log {heading}\\|" if better == "one" else heading
+        label = f"{heading}, off 1" if better == "one" else heading
         lines.append([label, best, f"{mean} [{low}, {high}]", f"{wins}/{len(ours)}", verdict])
     return table(["score", "best classical", "gain (positive: better)", "cases won", "mean"], lines)
 
 
 def badness(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The same rows with every score turned so that low is good."""
-    turn = {"low": float, "high": lambda v: -v, "one": lambda v: abs(math.log(v)) if v > 0 else math.nan}
+    turn = {"low": float, "high": lambda v: -v, "one": lambda v: abs(v - 1)}
     return [{"id": row["id"], **{c: turn[SHOWN[c][3]](row[c]) for c in SHOWN}} for row in rows]
 
 
