@@ -58,11 +58,11 @@ score-dev: $(VENV)/.dev
 	$(RUN) benchmarks/score_dev.py $(ARGS)
 
 train: $(VENV)/.dev
-	$(RUN) training/train.py $(ARGS)
+	$(RUN) training/train_default.py --data ../shared/data --out runs/default --export runs/default/model $(ARGS)
 
 wheel: $(VENV)/.dev
 	rm -rf build dist
-	$(RUN) -m build --wheel --outdir dist
+	$(RUN) -m build --wheel --no-isolation --outdir dist
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -52,6 +52,7 @@ def make_sidecar() -> Callable[..., Sidecar]:
                 "licence": "CC-BY-NC-4.0",
             },
             "settings": {"seed": 17, "steps": 4, "samples": 0, "options": {"dilate_mm": 2.0}},
+            "frame": {"spacing_mm": [1.0, 1.0, 1.5]},
             "result": {
                 "filled_voxels": 1234,
                 "clipped_voxels": 0,

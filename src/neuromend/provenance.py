@@ -146,7 +146,10 @@ class GeneratedBy(_Record):
 
 
 class Sidecar(_Record):
-    """The JSON file beside a filled scan. Field order is key order."""
+    """The JSON file beside a filled scan. Field order is key order.
+
+    ``frame`` is how the scan was brought to the model's grid (:meth:`neuromend.data.frame.Frame.describe`).
+    """
 
     Description: str
     Sources: list[str]
@@ -157,6 +160,7 @@ class Sidecar(_Record):
     mask: MaskRecord
     model: ModelRecord
     settings: SettingsRecord
+    frame: dict[str, JsonValue]
     result: ResultRecord
     findings: list[FindingRecord]
     outputs: list[OutputRecord]
