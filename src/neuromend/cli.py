@@ -23,7 +23,6 @@ from neuromend.errors import EXIT_DEVICE, EXIT_OK
 from neuromend.interrupts import clean_stop
 from neuromend.terminal import (
     Talk,
-    abandon_stdout,
     describe,
     error_json,
     finding_json,
@@ -54,9 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with clean_stop():
             status = app(args=arguments, prog_name="neuromend", standalone_mode=False, obj=arguments)
         return int(status or EXIT_OK)
-    except BrokenPipeError:
-        abandon_stdout()
-        return EXIT_OK
+    except SystemExit:
+        return EXIT_OK  # typer's answer to a reader of the help (such as `head`) that has gone
     except BaseException as problem:
         error = as_error(problem, arguments)
         if debug:

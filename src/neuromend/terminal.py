@@ -187,16 +187,17 @@ def show_error(error: NeuromendError, *, color: bool = True) -> None:
 def print_stdout(text: str) -> None:
     """A line on stdout; a file name that is not valid text keeps its bytes, so that a script can open it.
 
+    Where the program that read stdout has gone (such as ``head``), this and later lines go nowhere.
+
     Raises:
         StorageError: RT-03, stdout goes to a disk that is full or broken.
-        BrokenPipeError: the program that read it has gone.
     """
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(os.fsencode(text + "\n"))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        raise
+        abandon_stdout()
     except OSError as error:
         abandon_stdout()
         raise StorageError(
