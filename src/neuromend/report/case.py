@@ -19,6 +19,12 @@ Volume = NDArray[Any]
 SHOWN_LESIONS = 6
 """Lesions drawn in a report, largest first; the rest are counted. Six keep the page under 5 MB."""
 
+CORNERS = np.ones((3, 3, 3), dtype=bool)
+"""Voxels that touch by a face, an edge or a corner belong together."""
+
+ROUNDING = 1e-5
+"""Relative difference that two ways of computing the same intensity in single precision may leave."""
+
 
 @dataclass(frozen=True)
 class Lesion:
@@ -57,9 +63,10 @@ class ReportCase:
         findings: the checks; shown with warnings first, then notes, then what passed.
         record: the JSON sidecar. Shown in full; these fields are also worded where they exist:
             ``version``, ``command``, ``date``, ``method``, ``model`` (a name, or a mapping with
-            ``name``, ``version``, ``sha256``, ``licence``), ``seed``, ``steps``, ``samples``, ``device``,
+            ``name``, ``version``, ``sha256``, ``licence``), ``seed``, ``steps``, ``samples`` (0: the expected
+            fill; else their mean), ``device``,
             ``outside_mask`` (a mapping with ``identical``, ``voxels``, ``sha256``), ``errors`` (a list).
-        boxes: bounding boxes of the lesions where the caller knows them; else they are looked for.
+        boxes: bounding boxes of all 26-connected components, largest first, where the caller knows them.
 
     Raises:
         ValueError: if the arrays do not share one three-dimensional grid.
@@ -113,6 +120,15 @@ class ReportCase:
         return self._components[1]
 
     @cached_property
+    def background(self) -> float:
+        """The lowest finite value: all the background of a stripped scan, a stray voxel of any other."""
+        lowest = float(self.before.min())
+        if np.isfinite(lowest):
+            return lowest
+        finite = self.before[np.isfinite(self.before)]
+        return float(finite.min()) if finite.size else lowest
+
+    @cached_property
     def volume_ml(self) -> float:
         """Volume of the whole mask."""
         return int(self.mask.sum()) * self.voxel_ml
@@ -124,10 +140,16 @@ class ReportCase:
 
     @cached_property
     def changed_outside(self) -> int:
-        """Voxels outside the mask whose value is not the same in `before` and `after` (NaN equals NaN)."""
+        """Voxels outside the mask that differ between `before` and `after` by more than rounding.
+
+        Both arrays were computed from stored values, so `ROUNDING` of the largest value is no change; whether
+        the file is identical bit for bit is for the record to say. NaN equals NaN.
+        """
         differs = (self.before != self.after) & ~self.mask
-        both_nan = np.isnan(self.before[differs]) & np.isnan(self.after[differs])
-        return int(differs.sum() - both_nan.sum())
+        before = self.before[differs].astype(np.float64)
+        after = self.after[differs].astype(np.float64)
+        tolerance = ROUNDING * float(np.max(np.abs(before), where=np.isfinite(before), initial=0.0))
+        return int((~(np.abs(after - before) <= tolerance) & ~(np.isnan(before) & np.isnan(after))).sum())
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
@@ -144,19 +166,17 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
 def _find_lesions(case: ReportCase) -> tuple[tuple[Lesion, ...], int]:
     if case.mask_box is None:
         return (), 0
-    if case.boxes is not None:
-        parts = [(box, case.mask[box]) for box in case.boxes]
-        parts = sorted(((box, part) for box, part in parts if part.any()), key=lambda item: -item[1].sum())
-        count = len(parts)
-    else:
+    if case.boxes is None:
         parts, count = _components_of(case.mask, case.mask_box)
-    shown = parts[:SHOWN_LESIONS]
-    return tuple(_describe(case, number, *part) for number, part in enumerate(shown, start=1)), count
+    else:
+        count = len(case.boxes)
+        parts = [(box, _component_that_fills(case.mask[box])) for box in case.boxes[:SHOWN_LESIONS]]
+    return tuple(_describe(case, number, *part) for number, part in enumerate(parts, start=1)), count
 
 
 def _components_of(mask: NDArray[np.bool_], box: Box) -> tuple[list[tuple[Box, NDArray[np.bool_]]], int]:
     """The largest 26-connected components, each as its box and its own voxels there, and how many exist."""
-    labels, count = ndimage.label(mask[box], structure=np.ones((3, 3, 3), dtype=bool))
+    labels, count = ndimage.label(mask[box], structure=CORNERS)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     largest = np.argsort(-sizes, kind="stable")[:SHOWN_LESIONS]
     found = ndimage.find_objects(labels)
@@ -166,6 +186,19 @@ def _components_of(mask: NDArray[np.bool_], box: Box) -> tuple[list[tuple[Box, N
         outer = [slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True)]
         parts.append(((outer[0], outer[1], outer[2]), labels[inner] == index + 1))
     return parts, int(count)
+
+
+def _component_that_fills(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The component whose bounding box is the whole array; pieces of neighbours that reach in are left out."""
+    labels, count = ndimage.label(mask, structure=CORNERS)
+    if count == 1:
+        return mask
+    whole = tuple(slice(0, length) for length in mask.shape)
+    sizes = np.bincount(labels.ravel())[1:]
+    found = ndimage.find_objects(labels)
+    best = max(range(count), key=lambda index: (found[index] == whole, sizes[index]))
+    component: NDArray[np.bool_] = labels == best + 1
+    return component
 
 
 def _describe(case: ReportCase, number: int, box: Box, part: NDArray[np.bool_]) -> Lesion:

@@ -15,13 +15,19 @@ from string import Template
 
 from neuromend.findings import Finding, Level
 from neuromend.report.case import ReportCase
-from neuromend.report.planes import CONVENTION, Display
+from neuromend.report.planes import CONVENTION, LARGEST_PICTURE, Display
 from neuromend.report.text import BANNER, escape, number
 from neuromend.report.viewer import viewer
 from neuromend.report.wording import about, methods_paragraph, model_name, outside_record
 
 LEVELS: dict[Level, str] = {"warning": "WARN", "note": "NOTE", "pass": "PASS"}
 """What a finding's level is called on the page, worst first."""
+
+LARGEST_PAGE = 4_900_000
+"""Characters, nearly all of one byte, above which pictures get fewer pixels: a report stays under 5 MB."""
+
+SMALLEST_PICTURE = 128
+"""Pixels along a side below which a picture would no longer serve."""
 
 SAFE_TILT_DEGREES = 1.0
 """An oblique grid is mentioned above this angle."""
@@ -36,7 +42,16 @@ def render_page(case: ReportCase) -> str:
     Returns:
         HTML without lone surrogates, so that it can always be written as UTF-8.
     """
-    display = Display(case)
+    largest = LARGEST_PICTURE
+    while True:
+        page = _compose(Display(case, largest))
+        if len(page) < LARGEST_PAGE or largest <= SMALLEST_PICTURE:
+            return page
+        largest -= 64
+
+
+def _compose(display: Display) -> str:
+    case = display.case
     style, script = _asset("page.css"), _asset("page.js")
     return Template(_asset("page.html")).substitute(
         policy=_policy(style, script),
@@ -128,7 +143,7 @@ def _outside(case: ReportCase) -> str:
         return _verdict("warning", f"Voxels outside the mask: CHANGED ({changed}). Do not use this result.")
     parts = [f"Voxels outside the mask: identical ({outside:,})"]
     if recorded.get("identical") is True:
-        parts.append("; the written file was read again and agrees")
+        parts.append(", compared bit for bit in the written file")
     digest = f" <code>SHA-256 {escape(recorded['sha256'])}</code>" if recorded.get("sha256") else ""
     return _verdict("pass", "".join(parts) + "." + digest)
 

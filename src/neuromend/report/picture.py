@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from neuromend.report.case import Lesion, ReportCase
 from neuromend.report.drawing import OUTLINE, colour_table, levels, outline
 from neuromend.report.planes import CONVENTION, PLANES, Display, View
-from neuromend.report.text import BANNER, clean, coordinates, number
+from neuromend.report.text import BANNER, coordinates, number, one_line
 
 ROWS = 3
 """Lesions in the picture, largest first."""
@@ -81,7 +81,7 @@ def _draw_head(canvas: Image.Image, case: ReportCase) -> None:
     draw = ImageDraw.Draw(canvas)
     summary = _summary(case)
     room = canvas.width - 2 * MARGIN - draw.textlength(summary, font=_font(17)) - 30
-    draw.text((MARGIN, 22), _shortened(clean(case.title), _font(26), room), font=_font(26), fill=TEXT)
+    draw.text((MARGIN, 22), _shortened(one_line(case.title), _font(26), room), font=_font(26), fill=TEXT)
     draw.text((canvas.width - MARGIN, 30), summary, font=_font(17), fill=DIM, anchor="ra")
     for plane_number, plane in enumerate(PLANES):
         left = _column_start(case, plane_number, 0)

@@ -75,9 +75,15 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Display:
-    """The scan's geometry as it is shown, and the grey window shared by all its pictures."""
+    """The scan's geometry as it is shown, and the grey window shared by all its pictures.
+
+    Args:
+        case: the filled scan.
+        largest: pixels along a side of a picture at most; even.
+    """
 
     case: ReportCase
+    largest: int = LARGEST_PICTURE
 
     @cached_property
     def _directions(self) -> NDArray[np.float64]:
@@ -200,10 +206,10 @@ class Display:
         self, plane: Plane, voxel: tuple[int, int, int], centre: NDArray[np.float64], side_mm: float
     ) -> View:
         finest = float(self.spacing_mm.min())
-        pixels = 2 * int(np.clip(np.ceil(side_mm / finest / 2), 8, LARGEST_PICTURE // 2))
+        pixels = 2 * int(np.clip(np.ceil(side_mm / finest / 2), 8, self.largest // 2))
         # Half-integer centres put the pixels of an even picture exactly on the voxels of an isotropic scan.
         across, up = (float(np.floor(centre[axis]) + 0.5) for axis in (plane.across, plane.up))
-        reduced = pixels == LARGEST_PICTURE
+        reduced = pixels == self.largest
         return View(
             plane=plane,
             position=self.to_display(voxel)[plane.normal],
@@ -218,7 +224,9 @@ class Display:
 
         Linear between voxels, and exact where pixels fall on voxels.
         """
-        slab = self._slab(volume, view).astype(np.float32)
+        with np.errstate(over="ignore"):
+            slab = self._slab(volume, view).astype(np.float32)
+        slab[~np.isfinite(slab)] = np.nan
         for axis in (0, 1):
             slab = _resample_linear(slab, _places(view, axis), axis)
         return np.ascontiguousarray(slab.T[::-1])
@@ -237,7 +245,7 @@ class Display:
         """The volume in a view, as 8-bit grey in the shared window; what is not finite is black."""
         low, high = self.window
         scaled = (self.cut(volume, view) - np.float32(low)) * np.float32(255.0 / (high - low))
-        limited = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0), 0.0, 255.0)
+        limited = np.clip(np.nan_to_num(scaled, nan=0.0), 0.0, 255.0)
         pixels: NDArray[np.uint8] = np.rint(limited).astype(np.uint8)
         return pixels
 

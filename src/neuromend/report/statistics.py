@@ -64,8 +64,7 @@ def lesion_statistics(case: ReportCase, lesion: Lesion, window: tuple[float, flo
     after = case.after[box].astype(np.float64)
     mask = case.mask[box]
     finite = np.isfinite(before)
-    # The lowest value is the background: exactly constant in a stripped scan, one stray voxel in any other.
-    background = before == np.min(case.before, where=np.isfinite(case.before), initial=np.inf)
+    background = before == case.background
     inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(lesion.box, box, strict=True))
     inside = np.zeros_like(mask)
     inside[inner] = mask[inner]

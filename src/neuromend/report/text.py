@@ -23,6 +23,11 @@ def escape(value: object) -> str:
     return html.escape(clean(value), quote=True)
 
 
+def one_line(value: object) -> str:
+    """Any text like `clean`, with every run of blanks and line breaks as one blank."""
+    return " ".join(clean(value).split())
+
+
 def number(value: float) -> str:
     """A number for reading: three significant digits, no exponent up to a million, "n/a" if not finite."""
     if not math.isfinite(value):

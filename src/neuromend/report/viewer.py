@@ -13,8 +13,8 @@ SHOWN_SAMPLES = 6
 """Samples drawn for each lesion; more do not fit side by side."""
 
 HINT = """<p class="muted script-only">Drag over a picture to move the divider.
-<span class="keys">Or press <kbd>←</kbd> <kbd>→</kbd>. The next and the previous lesion are <kbd>n</kbd>
-and <kbd>p</kbd>. <label><input type="checkbox" id="shortcuts" checked> Keyboard shortcuts</label></span></p>"""
+<span class="keys">Or press <kbd>←</kbd> <kbd>→</kbd>. Next and previous lesion: <kbd>n</kbd>, <kbd>p</kbd>.
+<label><input type="checkbox" id="shortcuts" checked> Keyboard shortcuts</label></span></p>"""
 
 
 def viewer(display: Display) -> str:
@@ -120,7 +120,7 @@ def _panel(display: Display, view: View, words: str, frame: View | None) -> str:
 <svg class="outline" viewBox="0 0 {view.pixels} {view.pixels}" aria-hidden="true">{window}
 <path class="halo" d="{path}"/><path class="line" d="{path}"/></svg>{_letters(view)}
 <span class="tag first">before</span><span class="tag second">after</span><span class="divider"></span></div>
-<figcaption>{view.plane.name.capitalize()}, {scope} ({number(view.side_mm)} mm wide)</figcaption></figure>
+<figcaption>{view.plane.name.capitalize()}, {scope}, {number(view.side_mm)} mm</figcaption></figure>
 """
 
 
@@ -157,4 +157,5 @@ def _gallery(display: Display, view: View) -> str:
         figures += f'<figure><div class="cut">{image}</div><figcaption>Sample {place}</figcaption></figure>'
     total = len(display.case.samples)
     heading = "Samples" if total <= SHOWN_SAMPLES else f"The first {SHOWN_SAMPLES} of {total} samples"
-    return f'<h4>{heading} ({view.plane.name} close-up)</h4><div class="gallery">{figures}</div>\n'
+    words = f"<h4>{heading} ({view.plane.name} close-up)</h4>"
+    return f'<div class="samples">{words}<div class="gallery">{figures}</div></div>\n'

@@ -60,9 +60,13 @@ def methods_paragraph(case: ReportCase) -> str:
         f"The lesion mask ({number(case.volume_ml)} ml, {parts}) "
         f"was filled with synthetic healthy-looking tissue using neuromend{version}{_settings(record)}."
     ]
+    if record.get("samples"):
+        count = record["samples"]
+        sentences.append(
+            f"The fill is the mean of {count} seeded samples." if count != 1 else "It is one sample."
+        )
     if case.uncertainty is not None:
-        samples = f"{len(case.samples)} seeded samples" if case.samples else "seeded samples"
-        sentences.append(f"Uncertainty is the voxel-wise standard deviation over {samples}.")
+        sentences.append("Uncertainty is the voxel-wise standard deviation over the samples.")
     sentences.append("Intensities inside the mask were not used.")
     if not case.changed_outside:
         voxels = case.mask.size - int(case.mask.sum())
@@ -79,7 +83,7 @@ def _settings(record: Mapping[str, Any]) -> str:
         parts.append(f"model {model_name(record)}{_short_hash(record['model'])}")
     if record.get("steps") is not None:
         parts.append(f"{record['steps']} sampling {'step' if record['steps'] == 1 else 'steps'}")
-    if record.get("seed") is not None:
+    if record.get("seed") is not None and record.get("samples") != 0:
         parts.append(f"random seed {record['seed']}")
     if record.get("device"):
         parts.append(f"device {record['device']}")
