@@ -110,3 +110,17 @@ def test_noise_is_standard_normal_and_belongs_to_its_generator() -> None:
     assert noise.std().item() == pytest.approx(1, abs=0.01)
     assert torch.equal(noise, process.noise_like(x, torch.Generator().manual_seed(7)))
     assert not torch.equal(noise, process.noise_like(x, torch.Generator().manual_seed(8)))
+
+
+def test_noise_is_drawn_on_the_generators_device_and_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the same seed gives the same noise on every machine; a meta tensor stands for one on a GPU."""
+    draw, devices = torch.randn, []
+
+    def watched_draw(*args: object, **options: object) -> Tensor:
+        devices.append(options["device"])
+        return draw(*args, **options)
+
+    monkeypatch.setattr(process.torch, "randn", watched_draw)
+    noise = process.noise_like(torch.empty(3, 1, 4, device="meta"), torch.Generator("cpu"))
+    assert devices == [torch.device("cpu")]
+    assert noise.device.type == "meta"

@@ -93,6 +93,7 @@ def test_levels_fall_strictly_to_zero_for_every_step_count(spacing: Spacing, T: 
 def test_levels_have_the_published_positions() -> None:
     schedule = Schedule.linear()
     assert schedule.levels(4) == [1000, 750, 500, 250, 0]
+    assert schedule.levels(7) == [1000, 857, 714, 571, 429, 286, 143, 0]
     # the published respacing to 10 steps is 999, 888, ..., 111, 0 in its own numbers, which are ours - 1
     assert schedule.levels(10, "linspace") == [i + 1 for i in range(999, -1, -111)] + [0]
     assert schedule.levels(3, "leading") == [667, 334, 1, 0]
