@@ -102,8 +102,8 @@ class Talk:
         self._line(text, shown=not self.quiet)
 
     def show_findings(self, findings: Iterable[Finding]) -> None:
-        """Warnings always, notes unless quiet, passed checks only when verbose."""
-        for finding in findings:
+        """Warnings always, notes unless quiet, passed checks only when verbose; what is said of two files, once."""
+        for finding in dict.fromkeys(findings):
             shown = {"pass": self.verbose, "note": not self.quiet, "warning": True}[finding.level]
             self._line(describe(finding), shown=shown, style=_STYLES[_SHOWN[finding.level]])
 
