@@ -183,7 +183,7 @@ def plant_lesion(scan: Volume, volume_ml: float, rng: np.random.Generator) -> Ma
     radius_mm = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
     skull_mm = 0.0 if looks_skull_stripped(scan) else SKIN_AND_SKULL_MM
     head = find_head(scan, np.zeros(scan.shape, np.bool_))
-    places = np.zeros((0, 3))
+    places, midline_mm = np.zeros((0, 3)), 0.0
     if head is not None:
         depth_mm = ndimage.distance_transform_edt(
             np.pad(head.tissue, 1), sampling=head.step * head.spacing_mm
@@ -191,7 +191,8 @@ def plant_lesion(scan: Volume, volume_ml: float, rng: np.random.Generator) -> Ma
         depth_mm = depth_mm[1:-1, 1:-1, 1:-1] - skull_mm
         tissue = np.argwhere(head.tissue) * head.step
         world_mm = tissue @ scan.affine[:3, :3].T + scan.affine[:3, 3]
-        aside_mm = np.abs(world_mm[:, 0] - np.median(world_mm[:, 0]))
+        midline_mm = float(np.median(world_mm[:, 0]))
+        aside_mm = np.abs(world_mm[:, 0] - midline_mm)
         below_crown_mm = world_mm[:, 2].max() - skull_mm - world_mm[:, 2]
         depth_mm = depth_mm[head.tissue]
         fits = (depth_mm > 1.1 * radius_mm + 3) & (aside_mm > radius_mm) & (np.abs(below_crown_mm - 50) < 20)
@@ -207,7 +208,12 @@ def plant_lesion(scan: Volume, volume_ml: float, rng: np.random.Generator) -> Ma
         )
     centre = places[rng.integers(len(places))]
     edge_mm = float(np.prod(scan.spacing_mm)) ** (1 / 3)
-    return random_blob(rng, scan.shape, (centre[0], centre[1], centre[2]), volume_ml, edge_mm)
+    blob = random_blob(rng, scan.shape, (centre[0], centre[1], centre[2]), volume_ml, edge_mm)
+    # What bulges over the midline is cut off.
+    across_mm = np.argwhere(blob) @ scan.affine[0, :3] + scan.affine[0, 3] - midline_mm
+    centre_mm = centre @ scan.affine[0, :3] + scan.affine[0, 3] - midline_mm
+    blob[blob] = across_mm * centre_mm > 0
+    return blob
 
 
 def paint_cavity(
