@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
@@ -47,7 +48,9 @@ def render_page(case: ReportCase) -> str:
         page = _compose(Display(case, largest))
         if len(page) < LARGEST_PAGE or largest <= SMALLEST_PICTURE:
             return page
-        largest -= 64
+        # Size grows with the square of the side; a twentieth is kept in reserve.
+        fitting = largest * math.sqrt(0.95 * LARGEST_PAGE / len(page))
+        largest = max(SMALLEST_PICTURE, 2 * int(fitting / 2))
 
 
 def _compose(display: Display) -> str:

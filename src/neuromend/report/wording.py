@@ -77,7 +77,7 @@ def methods_paragraph(case: ReportCase) -> str:
 
 def _settings(record: Mapping[str, Any]) -> str:
     parts = []
-    if record.get("method"):
+    if record.get("method") and record["method"] != model_name(record):
         parts.append(f"method {record['method']}")
     if record.get("model"):
         parts.append(f"model {model_name(record)}{_short_hash(record['model'])}")
