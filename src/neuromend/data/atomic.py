@@ -71,7 +71,7 @@ class OutputSet:
 
     def add(self, path: str | Path, payload: bytes, *, verify: Verify | None = None) -> str:
         """Write and check a hidden file; arguments, result and errors as ``write_atomically``."""
-        target = _resolve(Path(path))
+        target = resolve_output(Path(path))
         hidden = target.with_name(hidden_name())
         self._staged.append((hidden, target))
         digest = hashlib.sha256(payload).hexdigest()
@@ -124,6 +124,8 @@ def remove_stale(folder: Path) -> int:
 def storage_error(path: Path, error: OSError) -> NeuromendError:
     """Translate a failure of the operating system while writing ``path``."""
     reason = error.strerror or str(error)
+    if error.errno == errno.ELOOP:
+        return _link_loop(path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(
             "RT-03",
@@ -165,15 +167,29 @@ def storage_error(path: Path, error: OSError) -> NeuromendError:
     )
 
 
-def _resolve(path: Path) -> Path:
+def resolve_output(path: Path) -> Path:
+    """Follow links to the file that will be written.
+
+    Raises:
+        OutputError: RT-19 (a link to itself), IN-38 (a name that no file can have).
+    """
     try:
         return path.resolve()
-    except (OSError, RuntimeError) as error:
-        raise link_loop(path) from error
+    except RuntimeError as error:
+        # Python 3.11 and 3.12 tell a loop of links so, later ones as an OSError.
+        raise _link_loop(path) from error
+    except OSError as error:
+        raise storage_error(path, error) from error
+    except ValueError as error:
+        raise OutputError(
+            "IN-38",
+            f"the path {str(path)!r} cannot name a file: {error}",
+            why="No operating system accepts such a name.",
+            fix="Check the script that made the name.",
+        ) from error
 
 
-def link_loop(path: Path) -> OutputError:
-    """The refusal of a link that points to itself (RT-19)."""
+def _link_loop(path: Path) -> OutputError:
     return OutputError(
         "RT-19",
         "the output is a link that points to itself",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from neuromend.data.refusals import dicom
+from neuromend.data.refusals import dicom, truncated
 from neuromend.errors import InputError
 
 Kind = Literal["nifti1", "nifti2", "nifti1-pair", "nifti2-pair", "mgh", "analyze"]
@@ -120,24 +120,32 @@ def _refuse_strangers(head: bytes, path: Path) -> None:
 
 def _is_analyze(head: bytes, path: Path) -> bool:
     name = path.name.lower().removesuffix(".gz")
-    sizes = (head[:4], head[:4][::-1])
-    return name.endswith((".hdr", ".img")) and (348).to_bytes(4, "little") in sizes and not any(head[344:348])
+    is_header = head[:4] in _sizeof(348) and len(head) >= 348 and not any(head[344:348])
+    return is_header and name.endswith((".hdr", ".img"))
 
 
 def _unknown(head: bytes, path: Path) -> InputError:
-    size = head[:4]
-    if size in ((348).to_bytes(4, "little"), (348).to_bytes(4, "big")):
-        what = f"field magic: expected b'n+1\\x00' or b'ni1\\x00', found {head[344:348]!r}"
-    elif size in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big")):
-        what = f"field magic: expected b'n+2\\x00' or b'ni2\\x00', found {head[4:8]!r}"
-    elif path.name.lower().endswith((".mgh", ".mgz")):
-        what = f"field version: expected 1, found {int.from_bytes(size, 'big')}"
+    start = head[:4]
+    name = path.name.lower().removesuffix(".gz")
+    if start in _sizeof(348):
+        expected, field, found = 348, "magic: expected b'n+1\\x00' or b'ni1\\x00'", repr(head[344:348])
+    elif start in _sizeof(540):
+        expected, field, found = 540, "magic: expected b'n+2\\x00' or b'ni2\\x00'", repr(head[4:8])
+    elif name.endswith((".mgh", ".mgz")):
+        expected, field, found = 284, "version: expected 1", str(int.from_bytes(start, "big"))
     else:
-        what = f"not a NIfTI or MGH file (it starts with {head[:16].hex(' ')})"
+        expected, field, found = 0, "sizeof_hdr: expected 348 or 540", f"{head[:16].hex(' ')} ..."
+    if len(head) < expected:
+        return truncated(path, f"a header of {expected} bytes", str(len(head)))
     return InputError(
         "IN-07",
-        what,
+        f"not a NIfTI or MGH file: field {field}, found {found}",
         why="Without a valid header nobody knows the size, the type or the place of the voxels.",
         fix="Copy the file again, or save it again with the program that made it.",
         path=path,
     )
+
+
+def _sizeof(size: int) -> tuple[bytes, bytes]:
+    """The first field of a header, in both byte orders."""
+    return size.to_bytes(4, "little"), size.to_bytes(4, "big")

@@ -24,6 +24,8 @@ TOLERANCE_MM = 1e-3
 MAX_SPACING_MM = 4.0
 MAX_ANISOTROPY = 6.0
 MAX_SHEAR_DEGREES = 1.0
+# Beyond this a number in an affine is no length, and products of it overflow.
+MAX_AFFINE = 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class Header:
         slope, inter: intensity = stored * slope + inter; (1, 0) where the file asks for no scaling.
         affine: (4, 4) voxel index -> RAS mm.
         has_world: False if the file has no affine and ``affine`` follows from what the user stated.
+        units: what the header says about its units, for messages.
         findings: what was noticed.
     """
 
@@ -49,6 +52,7 @@ class Header:
     inter: float
     affine: Affine
     has_world: bool
+    units: str
     findings: tuple[Finding, ...]
 
     @property
@@ -110,8 +114,8 @@ def check_dims(path: Path | None, dims: tuple[int, ...]) -> None:
 
 def check_affine(path: Path | None, affine: Affine, source: str) -> None:
     """Refuse an affine that is not finite or maps the volume to a plane (IN-24)."""
-    if not np.isfinite(affine).all():
-        raise _affine_error(path, source, f"is not finite: {affine[:3].tolist()}")
+    if not (np.abs(affine) <= MAX_AFFINE).all():
+        raise _affine_error(path, source, f"is not finite, or huge: {affine[:3].tolist()}")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if lengths.min() < 1e-6 or abs(np.linalg.det(affine[:3, :3] / lengths)) < 0.01:
         raise _affine_error(path, source, f"is singular: {affine[:3].tolist()}")
@@ -158,7 +162,7 @@ def assumed_affine(
             why="Each axis of the volume must point somewhere.",
             fix="For example: --assume-orientation RAS",
         )
-    if not np.isfinite(spacing_mm).all() or spacing_mm.min() <= 0:
+    if not ((spacing_mm > 0) & (spacing_mm <= MAX_AFFINE)).all():
         raise _affine_error(path, "from pixdim", f"has no voxel size: {spacing_mm.tolist()}")
     affine = np.eye(4)
     affine[:3, :3] = 0.0
@@ -186,26 +190,18 @@ def no_world_error(path: Path | None, container: Kind) -> GeometryError:
     )
 
 
-def check_geometry(
-    path: Path | None, affine: Affine, shape: tuple[int, int, int], units: str
-) -> list[Finding]:
-    """Refuse absurd extents (IN-31) and report shear (IN-29) and coarse voxels (IN-30).
-
-    Args:
-        path: the file, for messages.
-        affine: (4, 4) voxel index -> RAS mm, valid.
-        shape: voxels along each axis.
-        units: what the header says about units, for the message.
-    """
+def check_geometry(path: Path | None, header: Header) -> list[Finding]:
+    """Refuse absurd extents (IN-31) and report shear (IN-29) and coarse voxels (IN-30)."""
+    affine = header.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    extent = spacing * shape
+    extent = spacing * header.shape
     sizes = "x".join(f"{length:.4g}" for length in extent)
     if extent.max() < MIN_EXTENT_MM or extent.max() > MAX_EXTENT_MM:
         raise GeometryError(
             "IN-31",
             f"the volume measures {sizes} mm, expected a longest side of {MIN_EXTENT_MM:.0f} to"
             f" {MAX_EXTENT_MM:.0f} mm",
-            why=f"A head does not have this size; the units may be wrong ({units}).",
+            why=f"A head does not have this size; the units may be wrong ({header.units}).",
             fix="Correct the voxel size or its units in the header, then check the scan in a viewer.",
             path=path,
         )

@@ -75,7 +75,8 @@ def _nifti_bytes(image: Any, stored: NDArray[Any], slope: float, inter: float) -
         header.set_qform(image.affine, code="unknown")
     try:
         header.set_data_dtype(stored.dtype)
-        header.set_data_shape(stored.shape)
+        if header.get_data_shape() != stored.shape:
+            header.set_data_shape(stored.shape)
     except nib.spatialimages.HeaderDataError as error:
         raise InputError(
             "IN-14",
@@ -96,6 +97,7 @@ def _mgh_bytes(image: Any, stored: NDArray[Any]) -> bytes:
     header.set_data_dtype(dtype)
     file = io.BytesIO()
     header.writehdr_to(file)
+    file.seek(mgh.DATA_OFFSET)
     file.write(stored.astype(dtype, copy=False).tobytes(order="F"))
     header.writeftr_to(file)
     return file.getvalue()

@@ -92,7 +92,7 @@ def looks_skull_stripped(volume: Volume, mask: NDArray[np.bool_] | None = None) 
 
 def _share_of_zeros(values: NDArray[np.floating[Any]], hidden: NDArray[np.bool_]) -> float:
     zeros, seen = int(np.count_nonzero((values == 0) & ~hidden)), int(np.count_nonzero(~hidden))
-    return zeros / max(1, seen)
+    return zeros / seen if seen else 1.0
 
 
 def _border_zeros(volume: Volume, hidden: NDArray[np.bool_]) -> float:
@@ -165,14 +165,16 @@ def _contrast(volume: Volume, modality: str | None) -> list[Finding]:
         return []
     sidecar = _sidecar(volume.path)
     name = _stem(volume.path).lower()
-    words = set(re.split(r"[^a-z0-9]+", name))
+    words = re.split(r"[^a-z0-9]+", name)
+    # The last word is the contrast in BIDS (space-T2_T1w is T1w); elsewhere it may stand anywhere.
+    others = _OTHER_CONTRASTS & ({words[-1]} if _T1W & set(words) else set(words))
     suffix = str(sidecar.get("suffix", "")).lower()
     if suffix and suffix not in _T1W:
         reason = f"its JSON sidecar says suffix {suffix!r}"
-    elif found := (words & _OTHER_CONTRASTS) - (words & _T1W):
-        reason = f"its name says {min(found)!r}"
-    elif found := words & _ENHANCED:
-        reason = f"its name says {min(found)!r} (contrast agent)"
+    elif others:
+        reason = f"its name says {min(others)!r}"
+    elif enhanced := _ENHANCED & set(words):
+        reason = f"its name says {min(enhanced)!r} (contrast agent)"
     elif agent := sidecar.get("ContrastBolusIngredient") or sidecar.get("ContrastBolusAgent"):
         reason = f"its JSON sidecar names a contrast agent ({agent})"
     else:

@@ -19,7 +19,6 @@ from neuromend.data.header import (
     assumed_affine,
     check_affine,
     check_dims,
-    check_geometry,
     field_error,
     no_world_error,
 )
@@ -43,7 +42,7 @@ def read_header(path: Path | None, head: bytes, assume_orientation: str | None) 
 
     Raises:
         InputError: IN-07, IN-08, IN-13, IN-14, IN-32.
-        GeometryError: IN-22, IN-24, IN-31.
+        GeometryError: IN-22, IN-24.
         UsageError: IN-22, ``assume_orientation`` is no orientation.
     """
     fields = np.frombuffer(head, FIELDS, count=1).reshape(())
@@ -70,10 +69,8 @@ def read_header(path: Path | None, head: bytes, assume_orientation: str | None) 
         affine = assumed_affine(path, assume_orientation, shape, delta)
     else:
         raise no_world_error(path, "mgh")
-    findings = check_geometry(path, affine, shape, "MGH always counts in mm")
-    return Header(
-        "mgh", np.dtype(DTYPES[code]), dims, DATA_OFFSET, 1.0, 0.0, affine, has_world, tuple(findings)
-    )
+    dtype = np.dtype(DTYPES[code])
+    return Header("mgh", dtype, dims, DATA_OFFSET, 1.0, 0.0, affine, has_world, "MGH counts in mm", ())
 
 
 def _affine(fields: NDArray[np.void], shape: tuple[int, int, int], delta: NDArray[np.float64]) -> Affine:

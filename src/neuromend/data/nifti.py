@@ -21,10 +21,10 @@ from neuromend.data.header import (
     assumed_affine,
     check_affine,
     check_dims,
-    check_geometry,
     field_error,
     no_world_error,
 )
+from neuromend.data.refusals import truncated
 from neuromend.errors import GeometryError, InputError
 from neuromend.findings import Finding, Level
 
@@ -61,6 +61,8 @@ _VECTOR_INTENTS = {
 _UNITS = {0: ("not stated", 1.0), 1: ("metres", 1000.0), 2: ("millimetres", 1.0), 3: ("microns", 0.001)}
 # b^2 + c^2 + d^2 of a unit quaternion is at most 1; three float32 cannot push it over by more than this.
 _QUATERNION_TOLERANCE = 1e-4
+# Less than this below 1 is rounding: the rotation is by exactly half a turn (nifti1_io.c does the same).
+_HALF_TURN = 1e-7
 
 Fields = NDArray[np.void]
 
@@ -88,18 +90,12 @@ def read_header(path: Path | None, head: bytes, container: Kind, assume_orientat
 
     Raises:
         InputError: IN-02, IN-07, IN-08, IN-13, IN-14, IN-19, IN-32.
-        GeometryError: IN-22, IN-23, IN-24, IN-31, IN-34.
+        GeometryError: IN-22, IN-23, IN-24, IN-34.
         UsageError: IN-22, ``assume_orientation`` is no orientation.
     """
     size = NIFTI2_SIZE if container.startswith("nifti2") else NIFTI1_SIZE
     if len(head) < size:
-        raise InputError(
-            "IN-02",
-            f"the file is truncated: expected a header of {size} bytes, found {len(head)}",
-            why="There are no voxels in it.",
-            fix="Copy or download the file again and compare its size with the source.",
-            path=path,
-        )
+        raise truncated(path, f"a header of {size} bytes", str(len(head)))
     fields = read_fields(head, container)
     if int(fields["sizeof_hdr"]) != size:
         raise field_error(path, "sizeof_hdr", str(size), int(fields["sizeof_hdr"]))
@@ -119,12 +115,22 @@ def read_header(path: Path | None, head: bytes, container: Kind, assume_orientat
             raise no_world_error(path, container)
         spacing = fields["pixdim"][1:4].astype(np.float64) * factor
         affine = assumed_affine(path, assume_orientation, shape, spacing)
-    findings += check_geometry(path, affine, shape, f"xyzt_units: {unit}")
     if factor != 1.0:
         findings.append(Finding("IN-31", "note", f"The header counts in {unit}; converted to mm."))
     elif unit.startswith("unknown"):
         findings.append(Finding("IN-31", "warning", f"The units are stated by an {unit}; taken as mm."))
-    return Header(container, dtype, dims, offset, slope, inter, affine, has_world, tuple(findings))
+    return Header(
+        container,
+        dtype,
+        dims,
+        offset,
+        slope,
+        inter,
+        affine,
+        has_world,
+        f"xyzt_units: {unit}",
+        tuple(findings),
+    )
 
 
 def _dtype(path: Path | None, fields: Fields) -> np.dtype[np.generic]:
@@ -243,8 +249,9 @@ def _qform(path: Path | None, fields: Fields) -> Affine:
     if not (np.isfinite(sizes).all() and (sizes > 0).all()):
         raise _qform_error(path, f"pixdim[1:4] = {sizes.tolist()}, expected three positive sizes")
     a = max(0.0, 1 - square) ** 0.5
-    scale = 1 / max(1.0, square) ** 0.5
-    b, c, d = b * scale, c * scale, d * scale
+    if 1 - square < _HALF_TURN:
+        a = 0.0
+        b, c, d = b / square**0.5, c / square**0.5, d / square**0.5
     rotation = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from neuromend.data.atomic import hidden_name, link_loop, remove_stale, storage_error
+from neuromend.data.atomic import hidden_name, remove_stale, resolve_output, storage_error
 from neuromend.errors import NeuromendError, OutputError, StorageError
 from neuromend.findings import Finding
 
@@ -35,7 +35,7 @@ def check_output(
         StorageError: RT-03, less than twice ``needed_bytes`` are free.
     """
     target = Path(target)
-    resolved = _resolved(target)
+    resolved = resolve_output(target)
     status = _status(resolved, target)
     if status is not None and stat.S_ISDIR(status.st_mode):
         folder = resolved
@@ -62,30 +62,12 @@ def check_output(
     return tuple(findings)
 
 
-def _resolved(target: Path) -> Path:
-    try:
-        return target.resolve()
-    except RuntimeError as error:
-        raise link_loop(target) from error
-    except ValueError as error:
-        raise OutputError(
-            "IN-38",
-            f"the path {str(target)!r} cannot name a file: {error}",
-            why="No operating system accepts such a name.",
-            fix="Check the script that made the name.",
-        ) from error
-    except OSError as error:
-        raise storage_error(target, error) from error
-
-
 def _status(resolved: Path, target: Path) -> os.stat_result | None:
     try:
         return resolved.stat()
     except FileNotFoundError:
         return None
     except OSError as error:
-        if target.is_symlink():
-            raise link_loop(target) from error
         raise storage_error(target, error) from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from neuromend.errors import InputError, MissingInputError, NeuromendError, StorageError
 
 
-def truncated(path: Path, expected: str, found: str) -> InputError:
+def truncated(path: Path | None, expected: str, found: str) -> InputError:
     """The refusal of a file that ends too early (IN-02)."""
     return InputError(
         "IN-02",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from neuromend.data import mgh, nifti
 from neuromend.data.container import FileBytes, Peek, load, peek
 from neuromend.data.content import Kind, kind_of
-from neuromend.data.header import Affine, Header
+from neuromend.data.header import Affine, Header, check_geometry
 from neuromend.data.images import image_bytes
 from neuromend.data.pairs import PAIRED, locate
 from neuromend.errors import InputError, UsageError
@@ -135,8 +135,9 @@ def read_volume(
     seen = peek(voxel_path) if paired else seen_header
     _check_size(voxel_path, header, seen, max_voxels)
     index = _choose_volume(voxel_path, header, volume_index)
+    findings = check_geometry(header_path, header)
     file = load(voxel_path, header.needed_bytes, seen)
-    findings = _file_findings(voxel_path, seen, file, header)
+    findings += _file_findings(voxel_path, seen, file, header)
     header_raw = None
     sha256 = file.sha256
     if paired:
@@ -161,7 +162,8 @@ def volume_from_image(image: Any) -> Volume:
     head = raw[:1024].tobytes()
     header = _parse(None, head, kind_of(head, Path("image")), None)
     index = _choose_volume(None, header, None)
-    return _assemble(None, header, raw, None, index, (), hashlib.sha256(raw.data).hexdigest())
+    findings = check_geometry(None, header)
+    return _assemble(None, header, raw, None, index, findings, hashlib.sha256(raw.data).hexdigest())
 
 
 def _parse(path: Path | None, head: bytes, container: Kind, assume_orientation: str | None) -> Header:
@@ -176,14 +178,22 @@ def _assemble(
     raw: NDArray[np.uint8],
     header_raw: bytes | None,
     index: int,
-    findings: tuple[Finding, ...],
+    findings: list[Finding],
     sha256_file: str,
 ) -> Volume:
     stored = _stored(raw, header, index)
     sha256_voxels = hashlib.sha256(stored.reshape(-1, order="F").view(np.uint8).data).hexdigest()
     values = _intensities(stored, header)
     return Volume(
-        path, header, values, raw, header_raw, index, header.findings + findings, sha256_file, sha256_voxels
+        path,
+        header,
+        values,
+        raw,
+        header_raw,
+        index,
+        (*header.findings, *findings),
+        sha256_file,
+        sha256_voxels,
     )
 
 
@@ -250,7 +260,7 @@ def _choose_volume(path: Path | None, header: Header, index: int | None) -> int:
     return index or 0
 
 
-def _file_findings(path: Path, seen: Peek, file: FileBytes, header: Header) -> tuple[Finding, ...]:
+def _file_findings(path: Path, seen: Peek, file: FileBytes, header: Header) -> list[Finding]:
     findings = []
     trailing = file.junk + (0 if header.container == "mgh" else file.trailing)
     if trailing:
@@ -269,4 +279,4 @@ def _file_findings(path: Path, seen: Peek, file: FileBytes, header: Header) -> t
             findings.append(
                 Finding("IN-37", "note", f"{kept} bytes of header extensions are kept as they are.")
             )
-    return tuple(findings)
+    return findings
