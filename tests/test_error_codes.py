@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ CODE = re.compile(r"[A-Z]{2}-\d\d")
 LEVELS = {"pass": "check", "note": "note", "warning": "warning"}
 
 
+@cache
 def documented() -> dict[str, set[str]]:
     """Code -> the ways it ends, from the table."""
     table = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8").split("## All codes")[1]
@@ -31,6 +33,7 @@ def documented() -> dict[str, set[str]]:
     return {row[0]: set(row[2].split(", ")) for row in rows if CODE.fullmatch(row[0])}
 
 
+@cache
 def used() -> dict[str, set[str]]:
     """Code -> the ways it ends, as far as the source tells without running it."""
     statuses = {

@@ -1,0 +1,106 @@
+"""The pages for users: commands that exist, links that lead somewhere, an example that runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import neuromend
+from neuromend import cli
+from neuromend.demo import DemoResult
+from neuromend.doctor import synthetic_head
+from neuromend.filling import FillResult
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", *(f"docs/{n}.md" for n in ("start", "errors")))
+]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def lines_of_shell() -> list[str]:
+    return [
+        line.split("  #")[0].strip()
+        for page in PAGES
+        for block in blocks(page, "bash")
+        for line in block.splitlines()
+    ]
+
+
+@pytest.mark.parametrize("line", sorted({line for line in lines_of_shell() if line.startswith("neuromend ")}))
+def test_every_command_is_understood(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    blank = nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    result = FillResult(None, blank, (), None, {}, (), {})
+    monkeypatch.setitem(vars(neuromend), "fill", lambda *a, **o: result)
+    monkeypatch.setitem(vars(neuromend), "check", lambda *a, **o: ())
+    monkeypatch.setattr(
+        "neuromend.demo.run_demo", lambda *a, **o: DemoResult({}, (), 1, 1, 1, 1, is_template=False)
+    )
+    monkeypatch.setattr("neuromend.doctor.run_doctor", lambda **o: [])
+    monkeypatch.setattr("neuromend.models.resolve_model", lambda name: neuromend.available_models()[0])
+    assert cli.main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", sorted({line for line in lines_of_shell() if line.startswith("make ")}))
+def test_every_chore_is_in_the_makefile(line: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert line.split()[1] in targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_python_example_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for image, name in zip(synthetic_head(), ("T1.nii.gz", "lesion.nii.gz"), strict=True):
+        small = np.asarray(image.dataobj)[::3, ::3, ::3]
+        nib.save(nib.Nifti1Image(small, image.affine @ np.diag([3, 3, 3, 1])), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    fill: Any = partial(
+        neuromend.fill, model="ring-mean", threads=1
+    )  # every test runs without trained weights
+    monkeypatch.setitem(vars(neuromend), "fill", fill)
+    (example,) = blocks(ROOT / "README.md", "python")
+    exec(compile(example, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "(27, 32, 24)" in out
+    assert "OK-01 pass" in out
+
+
+def test_the_files_that_the_readme_lists_are_those_that_are_written(tmp_path: Path) -> None:
+    from neuromend.saving import OutputPlan
+
+    listed = re.findall(r"`(filled[^` ]*\.[a-z.]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    planned = {
+        path.name for path in OutputPlan.of(tmp_path / "filled.nii.gz", "T1.nii.gz", samples=2).files.values()
+    }
+    assert set(listed) == planned - {"filled_sample-02.nii.gz"}
+
+
+def test_the_first_steps_name_codes_that_are_explained() -> None:
+    start, errors = (
+        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("start", "errors")
+    )
+    codes = set(re.findall(r"\b[A-Z]{2}-\d\d\b", start))
+    assert codes
+    assert all(f"| {code} |" in errors for code in codes)
