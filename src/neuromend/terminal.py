@@ -136,7 +136,7 @@ class Talk:
         if stage != self._stage or self._task is None:
             if self._task is not None:
                 self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(stage, total=whole)
+            self._task = self._progress.add_task(stage, total=whole, ahead="remaining" if whole else "")
         self._progress.update(self._task, completed=done, total=whole)
 
     def _write_log(self, text: str) -> None:
@@ -236,7 +236,7 @@ def _new_bar(console: Console | None) -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TimeElapsedColumn(),
-        TextColumn("remaining"),
+        TextColumn("{task.fields[ahead]}"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
