@@ -1,6 +1,6 @@
 """Random training cases for the default model: a healthy brain, a hole, and how another scanner might see it.
 
-Case number i of seed s is always the same case, whatever was drawn before, so a resumed run sees the same data.
+Case i of seed s is always the same case, whatever was drawn before, so a resumed run sees the same data.
 Only subjects whose split is ``train`` in the data's subjects.tsv are ever read.
 """
 
@@ -23,6 +23,9 @@ from neuromend.data.lesions import LesionShape, random_blob
 from neuromend.methods.classical import harmonic
 
 Array = NDArray[np.float32]
+
+SCATTERED = 0.65
+"""Share of the training cases with many holes."""
 
 FOLDERS = {"malf": "oasis", "ixi2mm": "ixi-2mm"}
 
@@ -47,7 +50,7 @@ class Brain:
 
 
 def load_brains(data: Path, split: str = "train") -> dict[str, list[Brain]]:
-    """Read the scans of one split and, for training, the label maps: {"1mm": [...], "2mm": [...], "labels": [...]}."""
+    """Read the scans of one split and, for training, the label maps; by "1mm", "2mm" and "labels"."""
     affines = json.loads((data / "mni-to-subject.json").read_text())
     brains: dict[str, list[Brain]] = {"1mm": [], "2mm": [], "labels": []}
     with (data / "subjects.tsv").open() as table:
@@ -73,12 +76,18 @@ def load_brains(data: Path, split: str = "train") -> dict[str, list[Brain]]:
 
 
 def load_shapes(data: Path, largest_ml: float = 150.0) -> dict[str, list[LesionShape]]:
-    """Stroke and MS masks in MNI space, at most ``largest_ml`` each."""
-    folders = {"stroke": data / "stroke" / "masks-mni", "ms": data / "ms" / "masks-mni"}
+    """Stroke and MS masks in MNI space, at most ``largest_ml`` each.
+
+    The dev holes (benchmarks/dev_cases.py) are made from every fourth stroke mask and every second MS mask; those
+    are left out here.
+    """
+    folders = {"stroke": (data / "stroke" / "masks-mni", 4), "ms": (data / "ms" / "masks-mni", 2)}
     shapes: dict[str, list[LesionShape]] = {}
-    for kind, folder in folders.items():
+    for kind, (folder, dev_share) in folders.items():
         read = []
-        for path in sorted(folder.glob("*lesion*.nii.gz")):
+        for number, path in enumerate(sorted(folder.glob("*lesion*.nii.gz"))):
+            if number % dev_share == 0:
+                continue
             try:
                 read.append(LesionShape.read(path))
             except ValueError:
@@ -88,10 +97,16 @@ def load_shapes(data: Path, largest_ml: float = 150.0) -> dict[str, list[LesionS
 
 
 class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Case ``i`` -> tensors (1, X, Y, Z): healthy, voided, mask, base (harmonic fill), mirror (its reflection)."""
+    """Case ``i`` -> tensors (1, X, Y, Z): healthy, voided, mask, base (harmonic fill), its reflection."""
 
     def __init__(
-        self, brains: dict[str, list[Brain]], shapes: dict[str, list[LesionShape]], *, seed: int, length: int, plain: bool = False
+        self,
+        brains: dict[str, list[Brain]],
+        shapes: dict[str, list[LesionShape]],
+        *,
+        seed: int,
+        length: int,
+        plain: bool = False,
     ) -> None:
         self.brains, self.shapes, self.seed, self.length, self.plain = brains, shapes, seed, length, plain
 
@@ -103,7 +118,10 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         for _ in range(20):
             case = self._draw(rng)
             if case is not None:
-                return {name: torch.from_numpy(np.ascontiguousarray(v, np.float32))[None] for name, v in case.items()}
+                return {
+                    name: torch.from_numpy(np.ascontiguousarray(v, np.float32))[None]
+                    for name, v in case.items()
+                }
         raise RuntimeError(f"no usable case for seed {self.seed}, index {index}")
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Array] | None:
@@ -113,7 +131,11 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         brain = self.brains[kind][int(rng.integers(len(self.brains[kind])))]
         exact = self.plain or rng.random() < 0.6
         target_ml = float(np.exp(rng.uniform(np.log(0.05), np.log(130))))
-        spacing = brain.spacing_mm if exact else float(rng.uniform(1.0, 1.4) if kind != "2mm" else rng.uniform(1.6, 2.2))
+        spacing = (
+            brain.spacing_mm
+            if exact
+            else float(rng.uniform(1.0, 1.4) if kind != "2mm" else rng.uniform(1.6, 2.2))
+        )
         if not exact and kind == "1mm" and rng.random() < 0.35:
             spacing = float(rng.uniform(1.4, 2.0))
         if spacing > 1.5:
@@ -141,7 +163,13 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         if hidden.any():
             reflected = ndimage.affine_transform(base, reflect[:3, :3], reflect[:3, 3], order=1)
             mirror = np.where(hidden, reflected, mirror)
-        case = {"healthy": np.where(mask, clean, seen), "voided": voided, "mask": mask, "base": base, "mirror": mirror}
+        case = {
+            "healthy": np.where(mask, clean, seen),
+            "voided": voided,
+            "mask": mask,
+            "base": base,
+            "mirror": mirror,
+        }
         if not self.plain and rng.random() < 0.5:
             case = {name: v[::-1] for name, v in case.items()}
         return case
@@ -156,7 +184,9 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         nearest = np.argsort(np.abs(np.log(sizes / target_ml)))[:40]
         return self.shapes["stroke"][int(rng.choice(nearest))]
 
-    def _centre(self, rng: np.random.Generator, brain: Brain, shape: LesionShape | None) -> NDArray[np.float64]:
+    def _centre(
+        self, rng: np.random.Generator, brain: Brain, shape: LesionShape | None
+    ) -> NDArray[np.float64]:
         """Where the crop is centred, in the brain's voxels: on the lesion, or on a random brain voxel."""
         if shape is not None and brain.to_mni is not None:
             middle = np.argwhere(shape.voxels).mean(0)
@@ -170,7 +200,13 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return np.array(brain.voxels.shape) / 2
 
     def _placement(
-        self, rng: np.random.Generator, brain: Brain, size: tuple[int, int, int], spacing: float, centre: NDArray[np.float64], exact: bool
+        self,
+        rng: np.random.Generator,
+        brain: Brain,
+        size: tuple[int, int, int],
+        spacing: float,
+        centre: NDArray[np.float64],
+        exact: bool,
     ) -> NDArray[np.float64]:
         """The 4x4 map crop voxel -> brain voxel. ``exact`` means whole-voxel shifts, no interpolation."""
         extent = np.array(size)
@@ -229,13 +265,23 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         mask = np.zeros(size, bool)
         if shape is not None and brain.to_mni is not None:
             mask |= shape.placed(size, brain.to_mni @ place)
-        count = 1 if target_ml > 15 else int(rng.integers(1, 4)) if target_ml > 4 else int(rng.integers(2, 14))
+        count = (
+            1 if target_ml > 15 else int(rng.integers(1, 4)) if target_ml > 4 else int(rng.integers(2, 14))
+        )
         for number in range(count):
             if number == 0 and mask.any():
                 continue
             volume = target_ml * (float(np.exp(rng.normal(0, 0.5))) if number else 1.0)
-            here = voxels[int(rng.integers(len(voxels)))] if number or spacing > 1.5 else np.array(size) / 2 + rng.normal(0, 3, 3)
-            mask |= random_blob(rng, size, tuple(here), volume, spacing, roughness=float(rng.uniform(0.1, 0.6)))
+            here = (
+                voxels[int(rng.integers(len(voxels)))]
+                if number or spacing > 1.5
+                else np.array(size) / 2 + rng.normal(0, 3, 3)
+            )
+            mask |= random_blob(
+                rng, size, tuple(here), volume, spacing, roughness=float(rng.uniform(0.1, 0.6))
+            )
+        if not self.plain and rng.random() < SCATTERED:
+            mask |= _scattered(rng, size, spacing)
         if self.plain or rng.random() < 0.8:
             mask &= inside
         if mask.sum() < 8 or (mask & inside).sum() > 0.45 * inside.sum():
@@ -249,7 +295,9 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         if labels:
             means = _tissue_means(rng)
             seed = int(rng.integers(2**31))
-            image, mirror = (_paint(np.random.default_rng([seed, k]), v, means) for k, v in enumerate((image, mirror)))
+            image, mirror = (
+                _paint(np.random.default_rng([seed, k]), v, means) for k, v in enumerate((image, mirror))
+            )
         else:
             image, mirror = image / 255, mirror / 255
         gamma = float(np.exp(rng.normal(0, 0.18)))
@@ -265,7 +313,9 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             image = ndimage.gaussian_filter(image, float(rng.uniform(0.3, 0.8)))
         clean = seen = image.astype(np.float32)
         if rng.random() < 0.4:
-            seen = np.abs(clean + rng.standard_normal(clean.shape, np.float32) * np.float32(rng.uniform(0, 0.05)))
+            seen = np.abs(
+                clean + rng.standard_normal(clean.shape, np.float32) * np.float32(rng.uniform(0, 0.05))
+            )
             seen = np.where(clean > 0, seen, clean) if rng.random() < 0.6 else seen
         return clean, seen.astype(np.float32), mirror.astype(np.float32)
 
@@ -283,10 +333,22 @@ def _sample(source: NDArray[np.generic], matrix: NDArray[np.float64], size: tupl
     return ndimage.affine_transform(source, matrix[:3, :3], matrix[:3, 3], size, np.float32, order=1)
 
 
-def _smooth(rng: np.random.Generator, shape: tuple[int, ...], knots: int) -> Array:
+def _scattered(rng: np.random.Generator, shape: tuple[int, int, int], spacing: float) -> NDArray[np.bool_]:
+    """Many holes at once, a tenth to a third of the volume: where smooth noise of one length scale is high.
+
+    A case with one hole teaches little for its cost; this teaches up to ten times as much.
+    """
+    scale_mm = float(np.exp(rng.uniform(np.log(5), np.log(35))))
+    extent = np.array(shape) * spacing
+    field = _smooth(rng, shape, tuple(int(n) for n in np.ceil(extent / scale_mm) + 2))
+    field += 0.35 * _smooth(rng, shape, tuple(int(n) for n in np.ceil(2.5 * extent / scale_mm) + 2))
+    return field > np.quantile(field[::3, ::3, ::3], 1 - rng.uniform(0.1, 0.3))
+
+
+def _smooth(rng: np.random.Generator, shape: tuple[int, ...], knots: tuple[int, ...]) -> Array:
     """Smooth noise of about unit variance: a coarse grid, linearly enlarged."""
-    coarse = rng.standard_normal((knots, knots, knots)).astype(np.float32)
-    matrix = [(knots - 1) / (n - 1) for n in shape]
+    coarse = rng.standard_normal(knots).astype(np.float32)
+    matrix = [(k - 1) / (n - 1) for k, n in zip(knots, shape, strict=True)]
     return ndimage.affine_transform(coarse, matrix, output_shape=shape, order=1)
 
 
@@ -295,14 +357,18 @@ def _bias_field(rng: np.random.Generator, shape: tuple[int, ...], strength: floa
     axes = np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in shape], indexing="ij", sparse=True)
     c = rng.normal(0, 1, 6).astype(np.float32)
     x, y, z = axes
-    return np.exp(np.float32(strength) * (c[0] * x + c[1] * y + c[2] * z + 0.5 * (c[3] * x * x + c[4] * y * y + c[5] * z * z)) / 1.5)
+    return np.exp(
+        np.float32(strength)
+        * (c[0] * x + c[1] * y + c[2] * z + 0.5 * (c[3] * x * x + c[4] * y * y + c[5] * z * z))
+        / 1.5
+    )
 
 
 def _with_skull(rng: np.random.Generator, image: Array) -> Array:
-    """Put made-up meninges, skull, fat and muscle around a skull-stripped brain: shells of its blurred outline."""
+    """Put made-up meninges, skull, fat and muscle around a stripped brain: shells of its blurred outline."""
     soft = ndimage.uniform_filter((image > 0).astype(np.float32), 9)
     soft = ndimage.uniform_filter(soft, 9)
-    texture = _smooth(rng, image.shape, 9)
+    texture = _smooth(rng, image.shape, (9, 9, 9))
     csf, bone = 0.25 + 0.15 * rng.random(), 0.02 + 0.15 * rng.random()
     fat, muscle = 0.5 + 0.9 * rng.random(), 0.2 + 0.4 * rng.random()
     edges = np.sort(rng.uniform(0.0, 0.35, 3))[::-1]
@@ -336,7 +402,9 @@ def _tissue_means(rng: np.random.Generator) -> Array:
 def _paint(rng: np.random.Generator, labels: Array, means: Array) -> Array:
     """Draw an image from a label map: class means, smooth and voxel noise, partial volume by blurring."""
     classes = np.clip(labels, 0, 9).astype(np.intp)
-    image = means[classes] * (1 + 0.05 * _smooth(rng, labels.shape, 12))
-    image += (classes > 0) * rng.standard_normal(labels.shape, np.float32) * np.float32(rng.uniform(0.01, 0.05))
+    image = means[classes] * (1 + 0.05 * _smooth(rng, labels.shape, (12, 12, 12)))
+    image += (
+        (classes > 0) * rng.standard_normal(labels.shape, np.float32) * np.float32(rng.uniform(0.01, 0.05))
+    )
     blurred = ndimage.gaussian_filter(image, float(rng.uniform(0.4, 0.8)))
     return np.where(classes > 0, np.maximum(blurred, 0.01), 0).astype(np.float32)

@@ -176,7 +176,7 @@ def fill(
     painter = Painter(entry, place, fallback=fallback)
     steps = painter.steps_for(steps, sampling=samples > 0)
     job = Job(
-        scan, lesion, mask_source, entry,
+        scan, lesion, mask_source, entry, frame,
         settings=SettingsRecord(seed=seed, steps=steps, samples=samples, options=_plain(options, reading)),
         device=str(place), threads=set_threads(threads), started=started, command=command,
         skull_stripped=looks_skull_stripped(scan, lesion.voxels),
@@ -184,7 +184,9 @@ def fill(
     if skip_existing and plan.files:
         reason = why_redo(plan, job)
         if reason is None:
-            kept = Finding("RT-05", "note", "the output is there, complete and from the same run: nothing was done")
+            kept = Finding(
+                "RT-05", "note", "the output is there, complete and from the same run: nothing was done"
+            )
             return _result(load_saved(plan, job), plan, (kept,))
         findings.append(Finding("RT-05", "note", f"done again: {reason}"))
     fills = paint(scan, lesion, frame, painter, samples=samples, steps=steps, seed=seed, on_step=tell)
@@ -258,7 +260,8 @@ def paint(
     hole = lesion.voxels
     if not hole.any():
         return Fills(np.zeros(0), (), None)
-    scale = IntensityScale.estimate(scan.values, ~hole)
+    # Seen in one orientation, the same voxels give the same scale however the file stores them.
+    scale = IntensityScale.estimate(frame.reorient.to_model(scan.values), frame.reorient.to_model(~hole))
     voided = frame.to_model(scale.normalise(scan.values), mask=hole)
     model_hole = frame.mask_to_model(hole)
     total = max(1, samples)
@@ -293,7 +296,10 @@ def mask_options(
 def _read(source: Source, volume: int | None, reading: ReadOptions) -> Volume:
     if isinstance(source, str | Path):
         return read_volume(
-            source, max_voxels=reading.max_voxels, volume_index=volume, assume_orientation=reading.assume_orientation
+            source,
+            max_voxels=reading.max_voxels,
+            volume_index=volume,
+            assume_orientation=reading.assume_orientation,
         )
     return volume_from_image(source)
 
@@ -304,14 +310,20 @@ def _checks(scan: Volume, lesion: LesionMask, modality: str | None) -> list[Find
 
 def _plain(options: MaskOptions, reading: ReadOptions) -> dict[str, Any]:
     """The options as JSON values; a tuple becomes a list, as JSON reads it back."""
-    plain = {**dataclasses.asdict(options), "volume": reading.volume, "assume_orientation": reading.assume_orientation}
+    plain = {
+        **dataclasses.asdict(options),
+        "volume": reading.volume,
+        "assume_orientation": reading.assume_orientation,
+    }
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def _result(saved: Saved, plan: OutputPlan, more: tuple[Finding, ...] = ()) -> FillResult:
     record = saved.sidecar.model_dump(mode="json")
     findings = (*more, *saved.findings)
-    return FillResult(saved.image, saved.mask, saved.samples, saved.uncertainty, record, findings, dict(plan.files))
+    return FillResult(
+        saved.image, saved.mask, saved.samples, saved.uncertainty, record, findings, dict(plan.files)
+    )
 
 
 def _silent(stage: str, done: int, total: int) -> None:

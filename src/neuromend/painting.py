@@ -1,6 +1,6 @@
 """Fill a hole in a normalised volume with a model: the part of the main job that knows torch.
 
-The tensors of a method are (1, 1, X, Y, Z) in RAS with normalised intensities; here arrays come in and go out.
+The tensors of a method are (1, 1, X, Y, Z) in RAS with normalised intensities; arrays come in and go out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 OnStep = Callable[[int, int], None]
 
 SEED_STRIDE = 0x9E3779B97F4A7C15
-"""Sample k of seed s is seeded with s + k * this (mod 2**63): far apart, whatever number of samples is drawn."""
+"""Sample k of seed s is seeded with s + k * this (mod 2**63), whatever number of samples is drawn."""
 
 
 class Painter:
@@ -58,14 +58,26 @@ class Painter:
         """How many denoising steps to make: what was asked for, else the method's own default."""
         if wanted is not None and wanted < 1:
             raise UsageError(
-                "UX-01", f"--steps is {wanted}, expected 1 or more", why="a fill needs at least one step", fix="--steps 4"
+                "UX-01",
+                f"--steps is {wanted}, expected 1 or more",
+                why="a fill needs at least one step",
+                fix="--steps 4",
             )
         if self.method is None:
             return 1
         expected = self.method.expected_steps
         return wanted or (self.method.default_steps if sampling or expected is None else expected)
 
-    def paint(self, voided: Array, hole: NDArray[np.bool_], *, steps: int, seed: int, number: int, on_step: OnStep | None) -> Array:
+    def paint(
+        self,
+        voided: Array,
+        hole: NDArray[np.bool_],
+        *,
+        steps: int,
+        seed: int,
+        number: int,
+        on_step: OnStep | None,
+    ) -> Array:
         """Fill the hole.
 
         Args:
@@ -86,10 +98,14 @@ class Painter:
         if self.method is None:
             return CLASSICAL[self.entry.name](voided, hole)
         for fast in (True, False):
-            filled = self._sample(voided, hole, steps, (seed + number * SEED_STRIDE) % 2**63, on_step, fast=fast)
+            filled = self._sample(
+                voided, hole, steps, (seed + number * SEED_STRIDE) % 2**63, on_step, fast=fast
+            )
             if np.isfinite(filled[hole]).all():
                 return filled
-            self.findings.append(Finding("RT-15", "warning", "the model gave values that are not finite; repeated in float32"))
+            self.findings.append(
+                Finding("RT-15", "warning", "the model gave values that are not finite; repeated in float32")
+            )
         raise ModelFaultError(
             "RT-15",
             "the model gave values that are not finite, also in float32; nothing was written",
@@ -98,9 +114,18 @@ class Painter:
         )
 
     def _sample(
-        self, voided: Array, hole: NDArray[np.bool_], steps: int, seed: int, on_step: OnStep | None, *, fast: bool
+        self,
+        voided: Array,
+        hole: NDArray[np.bool_],
+        steps: int,
+        seed: int,
+        on_step: OnStep | None,
+        *,
+        fast: bool,
     ) -> Array:
-        image, mask = (torch.from_numpy(np.ascontiguousarray(v, np.float32))[None, None] for v in (voided, hole))
+        image, mask = (
+            torch.from_numpy(np.ascontiguousarray(v, np.float32))[None, None] for v in (voided, hole)
+        )
         try:
             return self._run(image, mask, steps, seed, on_step, fast=fast)
         except torch.OutOfMemoryError as error:
@@ -111,14 +136,23 @@ class Painter:
                     why="the network needs the whole brain at once",
                     fix="--device cpu, or close what else uses this device",
                 ) from error
-            self.findings.append(Finding("RT-11", "warning", f"{self.device} ran out of memory; the CPU was used instead"))
+            self.findings.append(
+                Finding("RT-11", "warning", f"{self.device} ran out of memory; the CPU was used instead")
+            )
             self.device = torch.device("cpu")
             self.method = self.method.to(self.device)
             torch.cuda.empty_cache()
             return self._run(image, mask, steps, seed, on_step, fast=fast)
 
     def _run(
-        self, image: torch.Tensor, mask: torch.Tensor, steps: int, seed: int, on_step: OnStep | None, *, fast: bool
+        self,
+        image: torch.Tensor,
+        mask: torch.Tensor,
+        steps: int,
+        seed: int,
+        on_step: OnStep | None,
+        *,
+        fast: bool,
     ) -> Array:
         # The generator stays on the CPU, so that every device draws the same noise.
         generator = torch.Generator("cpu").manual_seed(seed)

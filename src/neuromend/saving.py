@@ -1,7 +1,7 @@
 """The end of the main job: put the fill into the scan, write every file, prove what was written.
 
-Everything is staged under hidden names first; the filled file is read back and compared with the input; then the
-files get their names in order, the JSON sidecar last. Where the sidecar is, everything else is.
+Everything is staged under hidden names first; the filled file is read back and compared with the input;
+then the files get their names in order, the JSON sidecar last. Where the sidecar is, everything else is.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic import JsonValue
 
 from neuromend.data.atomic import OutputSet
 from neuromend.data.companion import companion
+from neuromend.data.frame import Frame
 from neuromend.data.images import image_from_bytes
 from neuromend.data.masks import LesionMask
 from neuromend.data.outputs import check_output
@@ -107,7 +108,9 @@ class OutputPlan:
         if samples > 1:
             files["uncertainty"] = target.with_name(f"{stem}_uncertainty{other}")
         for number in range(1, samples + 1):
-            files[f"sample-{number:02d}"] = target.with_name(f"{stem}_sample-{number:02d}{suffix or '.nii.gz'}")
+            files[f"sample-{number:02d}"] = target.with_name(
+                f"{stem}_sample-{number:02d}{suffix or '.nii.gz'}"
+            )
         files["picture"] = target.with_name(f"{stem}.png")
         files["report"] = target.with_name(f"{stem}_report.html")
         files["record"] = target.with_name(f"{stem}.json")
@@ -171,6 +174,7 @@ class Job:
     lesion: LesionMask
     mask_source: Volume
     entry: ModelEntry
+    frame: Frame
     settings: SettingsRecord
     device: str
     threads: int
@@ -208,14 +212,21 @@ def save(plan: OutputPlan, job: Job, fills: Fills, findings: Sequence[Finding]) 
 
         def stage(role: str, payload: bytes, verify: Any = None, path: Path | None = None) -> None:
             target = path or plan.files[role]
-            written.append(OutputRecord(role=role, file=target.name, sha256=outputs.add(target, payload, verify=verify)))
+            written.append(
+                OutputRecord(role=role, file=target.name, sha256=outputs.add(target, payload, verify=verify))
+            )
 
         if plan.files:
-            for role, spliced in {"filled": filled, **{f"sample-{n:02d}": s for n, s in enumerate(samples, 1)}}.items():
+            for role, spliced in {
+                "filled": filled,
+                **{f"sample-{n:02d}": s for n, s in enumerate(samples, 1)},
+            }.items():
                 _stage_scan(stage, role, plan.files[role], spliced, job)
             stage("mask", encode(companion(scan, hole, np.uint8), plan.files["mask"].name))
             if spread is not None:
-                stage("uncertainty", encode(companion(scan, spread, np.float32), plan.files["uncertainty"].name))
+                stage(
+                    "uncertainty", encode(companion(scan, spread, np.float32), plan.files["uncertainty"].name)
+                )
         sidecar = _sidecar(job, filled, outside, noticed, written)
         if plan.files:
             case = _report_case(plan, job, filled, samples, spread, noticed, sidecar)
@@ -237,7 +248,7 @@ def save(plan: OutputPlan, job: Job, fills: Fills, findings: Sequence[Finding]) 
 
 
 def why_redo(plan: OutputPlan, job: Job) -> str | None:
-    """None if the output is there, complete, and from the same inputs, model and settings (RT-05); else what differs."""
+    """None if complete output of the same inputs, model and settings is there (RT-05); else what differs."""
     record = plan.files.get("record")
     if record is None or not record.exists():
         return "there is no sidecar, the mark of a finished run"
@@ -265,7 +276,11 @@ def why_redo(plan: OutputPlan, job: Job) -> str | None:
 
 def load_saved(plan: OutputPlan, job: Job) -> Saved:
     """What an earlier, identical run has written (``skip_existing``)."""
-    images = {role: nib.load(path) for role, path in plan.files.items() if role not in ("picture", "report", "record")}
+    images = {
+        role: nib.load(path)
+        for role, path in plan.files.items()
+        if role not in ("picture", "report", "record")
+    }
     sidecar = read_sidecar(plan.files["record"])
     return Saved(
         image=images["filled"],
@@ -279,7 +294,9 @@ def load_saved(plan: OutputPlan, job: Job) -> Saved:
 
 def companion_image(scan: Volume, array: NDArray[Any], dtype: Any) -> Any:
     """An array on the scan's grid as a nibabel image."""
-    container = "mgh" if scan.container == "mgh" else "nifti2" if scan.container.startswith("nifti2") else "nifti1"
+    container = (
+        "mgh" if scan.container == "mgh" else "nifti2" if scan.container.startswith("nifti2") else "nifti1"
+    )
     return image_from_bytes(companion(scan, array, dtype), container, None)
 
 
@@ -302,9 +319,13 @@ def _stage_scan(stage: Any, role: str, path: Path, spliced: Spliced, job: Job) -
 
 
 def _result_findings(job: Job, filled: Spliced, outside: int) -> list[Finding]:
-    found = [Finding("OK-01", "pass", f"voxels outside the mask are identical: {outside} compared bit for bit")]
+    found = [
+        Finding("OK-01", "pass", f"voxels outside the mask are identical: {outside} compared bit for bit")
+    ]
     if filled.clipped:
-        message = f"{filled.clipped} filled voxels were cut to the range that {job.scan.stored_dtype} can store"
+        message = (
+            f"{filled.clipped} filled voxels were cut to the range that {job.scan.stored_dtype} can store"
+        )
         found.append(Finding("IN-18", "warning", message))
     return found
 
@@ -334,7 +355,7 @@ def _sidecar(
 ) -> Sidecar:
     volumes = (job.scan, job.mask_source)
     return Sidecar(
-        Description="T1-weighted scan with synthetic healthy tissue in the lesion mask (not measured, not for diagnosis)",
+        Description="Brain scan with synthetic tissue in the lesion mask: not measured, not for diagnosis",
         Sources=[volume.path.name for volume in volumes if volume.path is not None],
         SkullStripped=job.skull_stripped,
         GeneratedBy=[GeneratedBy(Version=version_string())],
@@ -349,6 +370,7 @@ def _sidecar(
         ),
         model=_model_record(job.entry),
         settings=job.settings,
+        frame=job.frame.describe(),
         result=ResultRecord(
             filled_voxels=int(job.lesion.voxels.sum()),
             clipped_voxels=filled.clipped,

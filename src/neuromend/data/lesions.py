@@ -90,7 +90,9 @@ class LesionShape:
             to_mni: (4, 4) voxel index of that grid -> MNI mm.
         """
         matrix = np.linalg.inv(self.affine) @ to_mni
-        corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in self.voxels.shape], indexing="ij")).reshape(3, -1)
+        corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in self.voxels.shape], indexing="ij")).reshape(
+            3, -1
+        )
         back = np.linalg.inv(matrix)
         reach = back[:3, :3] @ corners + back[:3, 3:]
         lo = np.clip(np.floor(reach.min(1)).astype(int), 0, shape)
@@ -100,12 +102,15 @@ class LesionShape:
             shifted = matrix[:3, :3] @ lo + matrix[:3, 3]
             size = tuple(int(n) for n in hi - lo)
             out[tuple(slice(a, b) for a, b in zip(lo, hi, strict=True))] = (
-                ndimage.affine_transform(self.voxels.astype(np.uint8), matrix[:3, :3], shifted, size, order=0) > 0
+                ndimage.affine_transform(self.voxels.astype(np.uint8), matrix[:3, :3], shifted, size, order=0)
+                > 0
             )
         return out
 
 
-def _paste(small: NDArray[np.bool_], corner: NDArray[np.int_], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+def _paste(
+    small: NDArray[np.bool_], corner: NDArray[np.int_], shape: tuple[int, int, int]
+) -> NDArray[np.bool_]:
     """Put a small array into an empty one, cutting what falls outside."""
     out = np.zeros(shape, bool)
     lo, hi = np.clip(corner, 0, shape), np.clip(corner + small.shape, 0, shape)

@@ -60,25 +60,30 @@ def midsagittal_reflection(image: NDArray[np.float32], mask: NDArray[np.bool_]) 
     def cost(parameters: NDArray[np.float64]) -> float:
         offset, yaw, roll = parameters
         if abs(yaw) > MAX_TILT or abs(roll) > MAX_TILT:
-            return 1.0 + abs(yaw) + abs(roll)
+            return float(1.0 + abs(yaw) + abs(roll))
         matrix = reflection(offset, yaw, roll, coarse.shape)
         other = ndimage.affine_transform(bright, matrix[:3, :3], matrix[:3, 3], order=1)
         seen = ndimage.affine_transform(usable, matrix[:3, :3], matrix[:3, 3], order=1) * usable
         a, b = bright * (seen > 0.5), other * (seen > 0.5)
-        return -float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-6))
+        return -float((a * b).sum()) / (float(np.sqrt((a * a).sum() * (b * b).sum())) + 1e-6)
 
     shifts = np.linspace(-4, 4, 9)
     best = min(shifts, key=lambda s: cost(np.array([centre + s, 0.0, 0.0])))
-    simplex = np.array([[best, 0, 0], [best + 0.7, 0, 0], [best, 0.08, 0], [best, 0, 0.08]]) + [centre, 0, 0]
+    simplex = np.array([[best, 0, 0], [best + 0.7, 0, 0], [best, 0.08, 0], [best, 0, 0.08]]) + np.array(
+        [centre, 0, 0]
+    )
     found = optimize.minimize(
-        cost, simplex[0], method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 80, "xatol": 0.01, "fatol": 1e-5}
+        cost,
+        simplex[0],
+        method="Nelder-Mead",
+        options={"initial_simplex": simplex, "maxfev": 80, "xatol": 0.01, "fatol": 1e-5},
     )
     offset, yaw, roll = found.x
     return reflection(offset * factor + (factor - 1) / 2, float(yaw), float(roll), image.shape)
 
 
 def reflection(offset: float, yaw: float, roll: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The reflection at a plane near x = ``offset`` (voxels, at the centre of y and z), tilted by two angles in radians."""
+    """The reflection at a plane near x = ``offset`` (voxels, at the centre of y and z), tilted (radians)."""
     normal = np.array([np.cos(yaw) * np.cos(roll), np.sin(yaw), np.cos(yaw) * np.sin(roll)])
     point = np.array([offset, (shape[1] - 1) / 2, (shape[2] - 1) / 2])
     matrix = np.eye(4)
@@ -92,4 +97,7 @@ def _shrink(array: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     pad = [(0, -n % factor) for n in array.shape]
     padded = np.pad(array, pad)
     x, y, z = (n // factor for n in padded.shape)
-    return padded.reshape(x, factor, y, factor, z, factor).mean((1, 3, 5), dtype=np.float32)
+    means: NDArray[np.float32] = padded.reshape(x, factor, y, factor, z, factor).mean(
+        (1, 3, 5), dtype=np.float32
+    )
+    return means

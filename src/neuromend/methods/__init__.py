@@ -1,4 +1,4 @@
-"""The methods under the one contract: ``loss`` and ``sample``. To add one: one file, one line here, one docs page."""
+"""The methods under the one contract, ``loss`` and ``sample``: one file, one line here, one docs page each."""
 
 from __future__ import annotations
 

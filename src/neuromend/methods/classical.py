@@ -83,7 +83,7 @@ CLASSICAL: dict[str, Callable[[Image, Mask], Image]] = {
 
 
 def _laplacian(image: Image, hole: Mask) -> tuple[sparse.csr_matrix, NDArray[np.float32], bool]:
-    """The symmetric positive system (degree - adjacency) u = sum of known neighbours, over the hole's voxels."""
+    """The symmetric positive system (degree - adjacency) u = sum of known neighbours, over the hole."""
     count = int(hole.sum())
     index = np.full(hole.shape, -1, np.int32)
     index[hole] = np.arange(count, dtype=np.int32)
@@ -111,7 +111,7 @@ def _laplacian(image: Image, hole: Mask) -> tuple[sparse.csr_matrix, NDArray[np.
 
 
 def _pyramid(image: Image, hole: Mask) -> Image:
-    """A smooth first guess: average the known voxels into ever coarser grids until every cell knows something."""
+    """A smooth first guess: average known voxels into ever coarser grids until every cell knows one."""
     if not hole.any():
         return image
     if min(image.shape) <= 2:
@@ -121,11 +121,12 @@ def _pyramid(image: Image, hole: Mask) -> Image:
     weight = np.pad((~hole).astype(np.float32), pad)
     value = np.pad(np.where(hole, 0, image), pad)
     sum_w, sum_v = _pool(weight), _pool(value * weight)
-    coarse = _pyramid(sum_v / np.maximum(sum_w, 1), sum_w == 0)
+    coarse = _pyramid(np.asarray(sum_v / np.maximum(sum_w, 1), np.float32), sum_w == 0)
     fine = coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2)[tuple(slice(n) for n in image.shape)]
     return np.where(hole, ndimage.uniform_filter(fine, 3, mode="nearest"), image).astype(np.float32)
 
 
 def _pool(array: Image) -> Image:
+    """Sums over blocks of 2x2x2 voxels."""
     x, y, z = (n // 2 for n in array.shape)
-    return array.reshape(x, 2, y, 2, z, 2).sum((1, 3, 5))
+    return np.asarray(array.reshape(x, 2, y, 2, z, 2).sum((1, 3, 5)), np.float32)

@@ -10,6 +10,7 @@ other and cheap forward and backward, unlike strided and transposed convolutions
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class ChannelNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3x3 convolutions around a FiLM of the noise level; starts as the identity."""
+    """Two 3x3x3 convolutions around a FiLM of the noise level; starts near the identity."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
@@ -54,14 +55,14 @@ class ResidualBlock(nn.Module):
         self.conv_out = nn.Conv3d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias if self.conv_out.bias is not None else torch.empty(0))
+        self.conv_out.weight.data.mul_(0.5)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, C, X, Y, Z) and (B, E) -> (B, C, X, Y, Z)."""
         scale, shift = self.modulate(embedding)[:, :, None, None, None].to(x.dtype).chunk(2, dim=1)
         h = torch.addcmul(shift, self.conv_in(self.norm(x)), 1 + scale)
-        return x + self.conv_out(F.silu(h))
+        out: Tensor = x + self.conv_out(F.silu(h))
+        return out
 
 
 def repeat_twice(x: Tensor) -> Tensor:
@@ -83,13 +84,20 @@ class FastUNet3D(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, widths: tuple[int, ...], blocks: tuple[int, ...], embedding: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: tuple[int, ...],
+        blocks: tuple[int, ...],
+        embedding: int,
     ) -> None:
         super().__init__()
         self.embedding_width = embedding
-        self.embed = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.embed = nn.Sequential(
+            nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
         self.stem = nn.Conv3d(in_channels, widths[0], 3, padding=1)
-        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        steps = list(pairwise(widths))
 
         def stage(width: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(ResidualBlock(width, embedding) for _ in range(count))
@@ -100,8 +108,7 @@ class FastUNet3D(nn.Module):
         self.up = nn.ModuleList(stage(w, n) for w, n in zip(widths[:-1], blocks[:-1], strict=True))
         self.norm_out = ChannelNorm(widths[0])
         self.head = nn.Conv3d(widths[0], out_channels, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias if self.head.bias is not None else torch.empty(0))
+        self.head.weight.data.mul_(0.3)
 
     def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
         """(B, in, X, Y, Z) with sides divisible by 2**(levels-1), and (B,) -> (B, out, X, Y, Z)."""
@@ -118,4 +125,5 @@ class FastUNet3D(nn.Module):
             x = skips[level] + repeat_twice(self.narrow[level](x))
             for block in self.up[level]:  # type: ignore[attr-defined]
                 x = block(x, embedding)
-        return self.head(F.silu(self.norm_out(x)))
+        out: Tensor = self.head(F.silu(self.norm_out(x)))
+        return out
