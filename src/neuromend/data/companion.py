@@ -21,7 +21,7 @@ def companion(volume: Volume, array: NDArray[Any], dtype: DTypeLike) -> bytes:
         dtype: type to store, uint8 or float32; no scaling.
 
     Returns:
-        The same format; of a pair, the single file of the same version (see ``companion_suffix``).
+        The same format; of a pair, the single file of the same version.
     """
     if array.shape != volume.shape:
         raise ValueError(f"expected an array of {volume.shape}, found {array.shape}")
@@ -30,11 +30,6 @@ def companion(volume: Volume, array: NDArray[Any], dtype: DTypeLike) -> bytes:
     if volume.container == "mgh":
         return _mgh_bytes(head, voxels)
     return _nifti_bytes(volume.header, head, voxels)
-
-
-def companion_suffix(volume: Volume) -> str:
-    """The suffix of files made by ``companion``."""
-    return ".mgz" if volume.container == "mgh" else ".nii.gz"
 
 
 def _nifti_bytes(header: Header, head: bytes, voxels: NDArray[np.generic]) -> bytes:

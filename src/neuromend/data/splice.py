@@ -106,14 +106,6 @@ def to_stored(values: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArra
     return stored, int(np.count_nonzero(over | under))
 
 
-def default_suffix(volume: Volume) -> str:
-    """The suffix of the filled file where the user names only a folder: the input's own if it fits its
-    content."""
-    name = "" if volume.path is None else volume.path.name.lower()
-    fitting = sorted((suffix for suffix in _SUFFIXES[volume.container] if name.endswith(suffix)), key=len)
-    return fitting[-1] if fitting else _SUFFIXES[volume.container][0]
-
-
 def check_suffix(volume: Volume, path: Path) -> None:
     """Refuse an output name that promises another format than the input's.
 

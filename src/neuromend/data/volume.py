@@ -72,11 +72,6 @@ class Volume:
         return self.header.shape
 
     @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """Length of every stored axis, those behind the third included."""
-        return self.header.dims
-
-    @property
     def container(self) -> Kind:
         """Format of the file."""
         return self.header.container
