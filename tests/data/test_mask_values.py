@@ -127,9 +127,7 @@ def label_map(*labels: int) -> np.ndarray:
         ((25, 57), "--labels 57"),
     ],
 )
-def test_a_label_map_is_refused_with_its_labels_volumes_and_a_hint(
-    labels: tuple[int, ...], hint: str
-) -> None:
+def test_a_label_map_is_refused_with_labels_volumes_and_a_hint(labels: tuple[int, ...], hint: str) -> None:
     values = label_map(*labels)
     with pytest.raises(InputError, match="label map") as caught:
         prepare(volume(values))

@@ -53,16 +53,26 @@ class Head:
         """(x, y, z) bool of ``shape``: the box that holds the head, on the image's own grid."""
         inside = np.zeros(shape, dtype=np.bool_)
         low, high = np.argwhere(self.tissue).min(axis=0), np.argwhere(self.tissue).max(axis=0)
-        inside[tuple(slice(int(a), int(b)) for a, b in zip(low * self.step, (high + 1) * self.step, strict=True))] = True
+        start, stop = low * self.step, (high + 1) * self.step
+        inside[tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))] = True
         return inside
 
-    def surrounds(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether voxels (n, 3) lie inside the convex outline of the head."""
+    def surrounds(self, points: NDArray[np.int_], hidden_mm: float) -> NDArray[np.bool_]:
+        """Whether voxels (n, 3) lie inside the convex outline of the head.
+
+        Args:
+            points: voxel indices.
+            hidden_mm: half the width of what the mask hides around these points. Where it hides a cap of the
+                head, the outline is flat, and the cap rises above it as on a sphere of the head's volume.
+        """
+        voxels = np.count_nonzero(self.tissue | ~self.known)
+        radius = np.cbrt(voxels * np.prod(self.step * self.spacing_mm) * 3 / (4 * np.pi))
+        rise = radius - np.sqrt(np.maximum(radius**2 - hidden_mm**2, 0.0))
         along = (points * self.spacing_mm) @ self.directions.T
-        inside: NDArray[np.bool_] = np.all(along <= self.reach_mm, axis=1)
+        inside: NDArray[np.bool_] = np.all(along <= self.reach_mm + rise, axis=1)
         return inside
 
-    def share_of_known(self, points: NDArray[np.float64]) -> float:
+    def share_of_known(self, points: NDArray[np.int_]) -> float:
         """Share of voxels (n, 3) in the head, of those the mask does not hide; 1 if it hides them all."""
         index = np.rint(points / self.step).astype(np.intp)
         index = np.clip(index, 0, np.array(self.tissue.shape) - 1)

@@ -39,14 +39,15 @@ THIN_EXTENT = 12  # voxels, rim included: a smaller lesion is thin by nature
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
-    """Some voxels of a lesion and of the shell around it, (n, 3) each, and what the lesion weighs in ml."""
+    """Some voxels of a lesion and of the shell around it, (n, 3) each, with the lesion's volume and width."""
 
-    points: NDArray[np.float64]
-    shell: NDArray[np.float64]
+    points: NDArray[np.int_]
+    shell: NDArray[np.int_]
     ml: float
+    half_width_mm: float
 
 
-def _sample(voxels: NDArray[np.bool_], box: LesionBox) -> _Sample:
+def _sample(voxels: NDArray[np.bool_], box: LesionBox, head: Head, grown_mm: float) -> _Sample:
     """At most about POINTS_AN_AXIS**3 voxels of a lesion, evenly spread."""
     size = np.array([part.stop - part.start for part in box.slices])
     stride = np.maximum(size // POINTS_AN_AXIS, 1)
@@ -54,21 +55,38 @@ def _sample(voxels: NDArray[np.bool_], box: LesionBox) -> _Sample:
     thinned = cut[tuple(slice(None, None, int(n)) for n in stride)]
     if not thinned.any():  # a sheet that the stride steps over
         stride, thinned = np.ones(3, dtype=int), cut
-    padded = np.pad(thinned, 1)
-    shell = ndimage.binary_dilation(padded, np.ones((3, 3, 3), dtype=np.bool_)) & ~padded
+    # As wide as what the dilation hides and a coarse voxel of the head: it reaches one that is not hidden.
+    width = np.ceil((head.step + grown_mm / head.spacing_mm) / stride).astype(int)
+    padded = np.pad(thinned, [(int(n), int(n)) for n in width])
+    shell = ndimage.maximum_filter(padded, size=tuple(2 * width + 1)) & ~padded
     start = np.array([part.start for part in box.slices])
     last = np.array(voxels.shape) - 1
-    around = (np.argwhere(shell) - 1) * stride + start
+    around = (np.argwhere(shell) - width) * stride + start
     around = around[((around >= 0) & (around <= last)).all(axis=1)]
-    return _Sample(np.argwhere(thinned) * stride + start, around.astype(np.float64), box.volume_ml)
+    points = np.argwhere(thinned) * stride + start
+    # A hidden cap of the head is wide in two directions; a long and narrow lesion hides little of the outline.
+    half_width = float(np.median(size * head.spacing_mm)) / 2 + grown_mm
+    return _Sample(points, around, box.volume_ml, half_width)
 
 
-def _samples(voxels: NDArray[np.bool_], boxes: tuple[LesionBox, ...]) -> list[_Sample]:
-    return [_sample(voxels, box) for box in boxes[:CHECKED_LESIONS]]
+def _samples(
+    voxels: NDArray[np.bool_], boxes: tuple[LesionBox, ...], head: Head, grown_mm: float
+) -> list[_Sample]:
+    return [_sample(voxels, box, head, grown_mm) for box in boxes[:CHECKED_LESIONS]]
 
 
-def _share_in_head(head: Head, samples: list[_Sample], flip: tuple[int, int] | None = None) -> float:
-    """Share of the lesions' volume in the head, for the mask as it is or flipped along (axis, its length)."""
+def _share_in_head(
+    head: Head, samples: list[_Sample], *, extrapolate: bool, flip: tuple[int, int] | None = None
+) -> float:
+    """Share of the lesions' volume in the head.
+
+    Args:
+        head: from ``find_head``.
+        samples: the lesions.
+        extrapolate: continue the outline of the head over what the mask hides, so that a large lesion at its
+            surface counts in full; else the outline is taken as seen.
+        flip: look at the mask flipped along (axis, its length).
+    """
     inside = 0.0
     for sample in samples:
         points, shell = sample.points.copy(), sample.shell.copy()
@@ -77,7 +95,8 @@ def _share_in_head(head: Head, samples: list[_Sample], flip: tuple[int, int] | N
             points[:, axis] = length - 1 - points[:, axis]
             shell[:, axis] = length - 1 - shell[:, axis]
         if head.share_of_known(shell) >= SHELL_IN_AIR:
-            inside += sample.ml * float(head.surrounds(points).mean())
+            hidden_mm = sample.half_width_mm if extrapolate else 0.0
+            inside += sample.ml * float(head.surrounds(points, hidden_mm).mean())
     return inside / sum(sample.ml for sample in samples)
 
 
@@ -97,7 +116,7 @@ def check_extent(mask: Volume, voxels: NDArray[np.bool_], *, invert: bool) -> No
     if share > 0.5 and on_faces > 0.5:
         raise InputError(
             "MA-03",
-            f"the mask looks inverted: it covers {share:.0%} of the volume and {on_faces:.0%} of its border;"
+            f"the mask looks inverted: it covers {share:.1%} of the volume and {on_faces:.0%} of its border;"
             " expected a lesion inside the brain",
             why="the healthy tissue would be replaced and the lesion kept",
             fix="drop --invert-mask" if invert else "if background is 1 in this file, add --invert-mask",
@@ -119,7 +138,13 @@ def nothing_left(mask: Volume, image: Volume, voxels: NDArray[np.bool_]) -> Inpu
 
 
 def check_position(
-    mask: Volume, image: Volume, voxels: NDArray[np.bool_], boxes: tuple[LesionBox, ...], head: Head
+    mask: Volume,
+    image: Volume,
+    voxels: NDArray[np.bool_],
+    boxes: tuple[LesionBox, ...],
+    head: Head,
+    *,
+    grown_mm: float,
 ) -> list[Finding]:
     """Refuse a mask mostly in air (MA-13), and say where a flip would fit better (MA-11).
 
@@ -129,24 +154,27 @@ def check_position(
         voxels: the lesion as drawn, before any dilation, on the image's grid.
         boxes: its lesions, largest first.
         head: from ``find_head``, with all that will be filled hidden.
+        grown_mm: how far the dilation hides more than ``voxels``.
 
     Raises:
         InputError: MA-13, more than half of the lesion lies in air.
     """
-    samples = _samples(voxels, boxes)
-    inside = _share_in_head(head, samples)
-    flip = _better_flip(head, samples, image, inside)
-    if inside < 1 - REFUSED_SHARE_IN_AIR:
+    samples = _samples(voxels, boxes, head, grown_mm)
+    # The outline as seen misses the cap that a large lesion hides: it may warn, but not refuse.
+    seen_inside = _share_in_head(head, samples, extrapolate=False)
+    in_air = 1 - _share_in_head(head, samples, extrapolate=True)
+    flip = _better_flip(head, samples, image, 1 - in_air)
+    if in_air > REFUSED_SHARE_IN_AIR:
         raise InputError(
             "MA-13",
-            f"{1 - inside:.0%} of the mask lies in air, outside the head of {name(image)}; expected it in"
-            f" the brain{f' ({flip.message})' if flip else ''}",
+            f"{in_air:.0%} of the mask lies in air, outside the head of {name(image)}; expected it in the"
+            f" brain{f' ({flip.message})' if flip else ''}",
             why="there is no tissue to continue into such a mask",
             fix="open both in a viewer: the mask may be shifted, flipped or another person's",
             path=mask.path,
         )
-    level: Level = "pass" if inside >= 1 - WARNED_SHARE_IN_AIR else "warning"
-    where = Finding("MA-13", level, f"{inside:.1%} of the mask lies in the head")
+    level: Level = "pass" if seen_inside >= 1 - WARNED_SHARE_IN_AIR else "warning"
+    where = Finding("MA-13", level, f"{seen_inside:.1%} of the mask lies in the head")
     return [where, flip] if flip else [where]
 
 
@@ -164,7 +192,8 @@ def check_size(
     Raises:
         InputError: MA-02, more than half of the brain would be filled.
     """
-    filled_ml = sum(box.volume_ml for box in boxes) * _share_in_head(head, _samples(voxels, boxes))
+    inside = _share_in_head(head, _samples(voxels, boxes, head, 0.0), extrapolate=True)
+    filled_ml = sum(box.volume_ml for box in boxes) * inside
     share = filled_ml / min(head.volume_ml + filled_ml, LARGEST_BRAIN_ML)
     if share > REFUSED_SHARE_OF_BRAIN:
         raise InputError(
@@ -187,7 +216,8 @@ def _better_flip(head: Head, samples: list[_Sample], image: Volume, inside: floa
     """MA-11: a mask partly in air that a flip of one axis would bring into the head."""
     if inside >= 1 - WARNED_SHARE_IN_AIR:
         return None
-    flipped = [_share_in_head(head, samples, flip=(axis, image.shape[axis])) for axis in range(3)]
+    sizes = enumerate(image.shape)
+    flipped = [_share_in_head(head, samples, extrapolate=True, flip=axis) for axis in sizes]
     axis = int(np.argmax(flipped))
     if flipped[axis] < max(inside + 0.1, 0.9):
         return None

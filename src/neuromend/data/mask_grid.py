@@ -228,7 +228,8 @@ def _resampled(
         )
     # One label call per grid tells whether a small lesion fell between the voxels.
     touching = np.ones((3, 3, 3), dtype=np.bool_)
-    lesions = [int(ndimage.label(array, touching)[1]) for array in (selected, result)]
+    drawn = tuple(slice(*span) for span in bounding_box(selected))
+    lesions = [int(ndimage.label(array, touching)[1]) for array in (selected[drawn], result[box])]
     message = (
         f"the mask was resampled to the image by nearest neighbour: {before:.3g} ml in {lesions[0]} pieces"
         f" before, {after:.3g} ml in {lesions[1]} after"

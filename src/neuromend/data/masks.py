@@ -157,7 +157,7 @@ def prepare_mask(mask: Volume, image: Volume, options: MaskOptions) -> LesionMas
     head = find_head(image, filled)
     if head is None:
         raise nothing_left(mask, image, filled)
-    findings += check_position(mask, image, voxels, drawn, head)
+    findings += check_position(mask, image, voxels, drawn, head, grown_mm=options.dilate_mm)
     findings += check_size(mask, filled, boxes, head)
     findings += check_shape(filled, boxes)
     return _lesion_mask(filled, boxes, image, findings)
