@@ -22,7 +22,7 @@ Sampling. With one step the answer is E[x0 | scan, mask]: the expected fill, wit
 Differences from the published few-step model: residual against a harmonic fill instead of the whole image;
 noise only in the mask, with the same scale in training and sampling (the released code trains with noise of
 std 0.35 and samples with std 1); the whole brain and its mirror image as context instead of a 128^3 box;
-14.2 M parameters instead of 65.5 M.
+14.7 M parameters instead of 65.5 M.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from neuromend.data.symmetry import midsagittal_reflection
+from neuromend.diffusion.samplers import ddpm
 from neuromend.diffusion.schedule import Schedule
 from neuromend.methods.classical import harmonic
 from neuromend.networks.fast_unet3d import FastUNet3D
@@ -130,7 +131,11 @@ class FastWavelet3D(nn.Module):
             healthy, voided, mask: (B, 1, X, Y, Z); the mask is 1 where tissue is hidden.
             generator: source of the noise and of its levels.
             condition: what :meth:`condition` returns, if the data loader has computed it already.
+
+        Raises:
+            ValueError: the shapes differ, or a side is not divisible by ``multiple``.
         """
+        self._check_shapes(voided, mask, healthy)
         condition = condition or self.condition(voided, mask)
         mask = (mask > 0.5).to(healthy.dtype)
         x0 = mask * (healthy - condition.base) / self.config.residual_scale
@@ -151,9 +156,14 @@ class FastWavelet3D(nn.Module):
         generator: torch.Generator,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Fill the mask; (B, 1, X, Y, Z) like ``voided``. One step gives the expected fill, more give a sample."""
-        from neuromend.diffusion.samplers import ddpm
+        """Fill the mask; (B, 1, X, Y, Z) like ``voided``. One step gives the expected fill, more give a sample.
 
+        Raises:
+            ValueError: the shapes differ, a side is not divisible by ``multiple``, or ``steps`` is below 1.
+        """
+        self._check_shapes(voided, mask)
+        if steps < 1:
+            raise ValueError(f"steps must be 1 or more; found {steps}")
         condition = self.condition(voided, mask)
         mask = (mask > 0.5).to(voided.dtype)
         schedule = Schedule.variance_preserving(steps, BETA_MIN, BETA_MAX)
@@ -167,6 +177,19 @@ class FastWavelet3D(nn.Module):
             denoise, noise, schedule.levels(steps), schedule=schedule, generator=generator, on_step=on_step
         )
         return condition.base + self.config.residual_scale * mask * x0
+
+    def _check_shapes(self, voided: Tensor, mask: Tensor, healthy: Tensor | None = None) -> None:
+        """Refuse what the network would refuse later, in words that name the shapes (ValueError)."""
+        m, shape = self.multiple, tuple(voided.shape)
+        if len(shape) != 5 or shape[1] != 1 or any(side % m for side in shape[2:]):
+            raise ValueError(
+                f"a volume must be (B, 1, X, Y, Z) with sides divisible by {m}; found shape {shape}"
+            )
+        for name, other in (("mask", mask), ("healthy image", healthy)):
+            if other is not None and tuple(other.shape) != shape:
+                raise ValueError(
+                    f"the {name} has shape {tuple(other.shape)}; expected {shape}, as the volume"
+                )
 
     def _predict(self, xt: Tensor, abar: Tensor, mask: Tensor, condition: Condition) -> Tensor:
         """The network: noisy residual (B, 1, X, Y, Z) -> x0 of the same shape, in image space."""
