@@ -209,6 +209,7 @@ def test_many_specks_are_all_kept_and_counted() -> None:
     assert result.components == count
     assert np.array_equal(result.voxels, drawn > 0)
     assert f"has {count:,} separate lesions, {count:,} of them a single voxel" in message(result, "MA-15")
+    assert "--min-size-ml" in message(result, "MA-15")
 
 
 def test_a_single_voxel_is_a_lesion() -> None:

@@ -131,6 +131,8 @@ def test_a_truncated_mask_is_refused_before_it_becomes_a_smaller_lesion(tmp_path
         ({"labels": (1,), "threshold": 0.5}, "MA-06", "--labels and --threshold were both given"),
         ({"dilate_mm": -1.0}, "MA-20", "--dilate-mm is -1"),
         ({"dilate_mm": float("inf")}, "MA-20", "--dilate-mm is inf"),
+        ({"min_size_ml": -0.1}, "MA-15", "--min-size-ml is -0.1"),
+        ({"min_size_ml": float("nan")}, "MA-15", "--min-size-ml is nan"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any], code: str, says: str) -> None:

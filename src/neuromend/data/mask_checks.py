@@ -241,6 +241,7 @@ def check_shape(voxels: NDArray[np.bool_], boxes: tuple[LesionBox, ...]) -> list
     if len(boxes) > MANY_LESIONS or single:
         message = (
             f"the mask has {len(boxes):,} separate lesions, {single:,} of them a single voxel; all are filled"
+            " (--min-size-ml leaves small ones out)"
         )
         findings.append(Finding("MA-15", "note", message))
     largest = np.pad(voxels[boxes[0].slices], 1)

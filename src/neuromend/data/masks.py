@@ -15,6 +15,7 @@ from neuromend.data.frame import bounding_box
 from neuromend.data.head import find_head
 from neuromend.data.mask_checks import check_extent, check_position, check_shape, check_size, nothing_left
 from neuromend.data.mask_grid import check_pair, onto_image_grid
+from neuromend.data.mask_specks import leave_out_specks
 from neuromend.data.mask_values import Labels, binarise, empty_mask, voxel_ml
 from neuromend.errors import UsageError
 from neuromend.findings import Finding
@@ -37,9 +38,11 @@ class MaskOptions:
         allow_empty: an empty mask is no error.
         dilate_mm: grow the lesion by this distance.
         force_pair: accept a mask whose name gives another ``sub-`` or ``ses-`` than the image's.
+        min_size_ml: drop 26-connected pieces smaller than this, before any dilation.
 
     Raises:
-        UsageError: MA-04, MA-06 or MA-20, for values that mean nothing or options that contradict each other.
+        UsageError: MA-04, MA-06, MA-15 or MA-20, for values that mean nothing or options that contradict
+            each other.
     """
 
     labels: Labels = None
@@ -49,6 +52,7 @@ class MaskOptions:
     allow_empty: bool = False
     dilate_mm: float = 0.0
     force_pair: bool = False
+    min_size_ml: float = 0.0
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 < self.threshold < math.inf:
@@ -78,6 +82,13 @@ class MaskOptions:
                 f"--dilate-mm is {self.dilate_mm:g}; expected 0 or more millimetres",
                 why="a lesion can be grown, not shrunk",
                 fix="--dilate-mm 2",
+            )
+        if not 0 <= self.min_size_ml < math.inf:
+            raise UsageError(
+                "MA-15",
+                f"--min-size-ml is {self.min_size_ml:g}; expected 0 or more millilitres",
+                why="pieces of the mask smaller than this are left out",
+                fix="--min-size-ml 0.01",
             )
 
 
@@ -140,13 +151,17 @@ def prepare_mask(mask: Volume, image: Volume, options: MaskOptions) -> LesionMas
     if not selected.any():
         if not options.allow_empty:
             raise empty_mask(mask, **reading)
-        findings.append(
-            Finding("MA-01", "warning", "the mask is empty: nothing to fill, the scan stays as it is")
-        )
-        return _lesion_mask(np.zeros(image.shape, dtype=np.bool_, order="F"), (), image, findings)
+        return _nothing_to_fill(image, findings)
     voxels, noted = onto_image_grid(selected, mask, image, resample=options.resample)
     findings += noted
     check_extent(mask, voxels, invert=options.invert)
+    if options.min_size_ml > 0:
+        voxels, noted = leave_out_specks(
+            voxels, mask, image, min_size_ml=options.min_size_ml, allow_empty=options.allow_empty
+        )
+        findings += noted
+        if not voxels.any():
+            return _nothing_to_fill(image, findings)
 
     drawn = find_lesions(voxels, image.affine)
     filled, boxes = voxels, drawn
@@ -185,6 +200,14 @@ def find_lesions(voxels: NDArray[np.bool_], affine: NDArray[np.float64]) -> tupl
     return tuple(
         LesionBox(_moved(slices[i], start), float(sizes[i] * unit), _triple(centres_mm[i])) for i in order
     )
+
+
+def _nothing_to_fill(image: Volume, findings: list[Finding]) -> LesionMask:
+    """The empty mask that ``allow_empty`` accepts."""
+    findings.append(
+        Finding("MA-01", "warning", "the mask is empty: nothing to fill, the scan stays as it is")
+    )
+    return _lesion_mask(np.zeros(image.shape, dtype=np.bool_, order="F"), (), image, findings)
 
 
 def _moved(box: tuple[slice, ...], start: NDArray[np.int_]) -> Box:
