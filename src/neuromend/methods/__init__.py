@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from neuromend.methods.contract import Method
 from neuromend.methods.fastwavelet3d import FastWavelet3D
 
-METHODS: dict[str, type[FastWavelet3D]] = {
+METHODS: dict[str, type[Method]] = {
     "fastwavelet3d": FastWavelet3D,
 }

@@ -40,6 +40,7 @@ from neuromend.data.symmetry import midsagittal_reflection
 from neuromend.diffusion.samplers import ddpm
 from neuromend.diffusion.schedule import Schedule
 from neuromend.methods.classical import harmonic
+from neuromend.methods.contract import check_volumes
 from neuromend.networks.fast_unet3d import FastUNet3D
 from neuromend.wavelets import haar, inverse_haar
 
@@ -85,12 +86,12 @@ class Condition:
 class FastWavelet3D(nn.Module):
     """See the module's docstring. Tensors are (B, 1, X, Y, Z) in RAS, sides divisible by ``multiple``."""
 
-    Config = FastWavelet3DConfig
-    PRESETS = PRESETS
-    expected_steps: ClassVar[int | None] = 1
+    Config: ClassVar[type[FastWavelet3DConfig]] = FastWavelet3DConfig
+    PRESETS: ClassVar[dict[str, FastWavelet3DConfig]] = PRESETS
+    expected_steps: int | None = 1
     """With this number of steps ``sample`` returns the expected fill."""
 
-    default_steps: ClassVar[int] = 4
+    default_steps: int = 4
     """Steps of one random sample."""
 
     def __init__(self, config: FastWavelet3DConfig) -> None:
@@ -135,7 +136,7 @@ class FastWavelet3D(nn.Module):
         Raises:
             ValueError: the shapes differ, or a side is not divisible by ``multiple``.
         """
-        self._check_shapes(voided, mask, healthy)
+        check_volumes(self.multiple, voided, mask, healthy=healthy)
         condition = condition or self.condition(voided, mask)
         mask = (mask > 0.5).to(healthy.dtype)
         x0 = mask * (healthy - condition.base) / self.config.residual_scale
@@ -161,9 +162,7 @@ class FastWavelet3D(nn.Module):
         Raises:
             ValueError: the shapes differ, a side is not divisible by ``multiple``, or ``steps`` is below 1.
         """
-        self._check_shapes(voided, mask)
-        if steps < 1:
-            raise ValueError(f"steps must be 1 or more; found {steps}")
+        check_volumes(self.multiple, voided, mask, steps=steps)
         condition = self.condition(voided, mask)
         mask = (mask > 0.5).to(voided.dtype)
         schedule = Schedule.variance_preserving(steps, BETA_MIN, BETA_MAX)
@@ -177,19 +176,6 @@ class FastWavelet3D(nn.Module):
             denoise, noise, schedule.levels(steps), schedule=schedule, generator=generator, on_step=on_step
         )
         return condition.base + self.config.residual_scale * mask * x0
-
-    def _check_shapes(self, voided: Tensor, mask: Tensor, healthy: Tensor | None = None) -> None:
-        """Refuse what the network would refuse later, in words that name the shapes (ValueError)."""
-        m, shape = self.multiple, tuple(voided.shape)
-        if len(shape) != 5 or shape[1] != 1 or any(side % m for side in shape[2:]):
-            raise ValueError(
-                f"a volume must be (B, 1, X, Y, Z) with sides divisible by {m}; found shape {shape}"
-            )
-        for name, other in (("mask", mask), ("healthy image", healthy)):
-            if other is not None and tuple(other.shape) != shape:
-                raise ValueError(
-                    f"the {name} has shape {tuple(other.shape)}; expected {shape}, as the volume"
-                )
 
     def _predict(self, xt: Tensor, abar: Tensor, mask: Tensor, condition: Condition) -> Tensor:
         """The network: noisy residual (B, 1, X, Y, Z) -> x0 of the same shape, in image space."""
