@@ -600,7 +600,8 @@ class TestRealRuns:
         words = ("fill", "-i", pair[0], "-m", pair[1], "-o", out_file, "--model", "ring-mean", "--json", "-q")
         found = json.loads(run(*words)[1])
         assert found["record"] == json.loads((tmp_path / "f.json").read_text())
-        assert found["record"]["run"]["command"] == ["neuromend", *map(str, words)]
+        names = [word.name if isinstance(word, Path) else word for word in words]
+        assert found["record"]["run"]["command"] == ["neuromend", *names]
         assert found["record"]["result"]["outside_identical_voxels"] > 0
 
     def test_dry_run_writes_nothing(self, run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:

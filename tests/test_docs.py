@@ -88,7 +88,7 @@ def test_the_python_example_runs(
 
 
 def test_the_files_that_the_readme_lists_are_those_that_are_written(tmp_path: Path) -> None:
-    from neuromend.saving import OutputPlan
+    from neuromend.planning import OutputPlan
 
     listed = re.findall(r"`(filled[^` ]*\.[a-z.]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
     planned = {

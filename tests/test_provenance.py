@@ -91,7 +91,31 @@ def test_the_run_is_recorded_in_utc_with_versions_and_command() -> None:
     assert set(run.packages) == {"torch", "numpy", "scipy", "nibabel", "safetensors"}
     assert (run.threads, run.device, run.cuda) == (3, "cpu", None)
     assert run.command[-1] == "a b"
-    assert run_record(device="cpu", threads=3, started=datetime.now(UTC)).command == sys.argv
+    ours = run_record(device="cpu", threads=3, started=datetime.now(UTC)).command
+    assert [ours[0], len(ours)] == [Path(sys.argv[0]).name, len(sys.argv)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "recorded"),
+    [
+        ("/home/jane doe/scan.nii.gz", "scan.nii.gz"),
+        ("../jane/scan.nii.gz", "scan.nii.gz"),
+        ("~jane/out/", "out/"),
+        ("--log=/home/jane/run.log", "--log=run.log"),
+        ("-i/home/jane/scan.nii", "-iscan.nii"),
+        (r"C:\Users\jane\scan.nii", "scan.nii"),
+        ("--labels", "--labels"),
+        ("1,3", "1,3"),
+        ("-i", "-i"),
+        ("--dilate-mm=2.5", "--dilate-mm=2.5"),
+        ("a b.nii", "a b.nii"),
+        ("..", ".."),
+        ("/", "/"),
+    ],
+)
+def test_the_command_is_recorded_without_folders(typed: str, recorded: str) -> None:
+    run = run_record(device="cpu", threads=1, started=STARTED, command=["neuromend", typed])
+    assert run.command == ["neuromend", recorded]
 
 
 def test_recording_a_run_on_the_cpu_does_not_import_torch() -> None:

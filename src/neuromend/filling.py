@@ -8,6 +8,7 @@ like has no influence on the result.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,21 +16,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from neuromend.data.frame import Frame
+from neuromend.data.frame import Frame, Reorient
 from neuromend.data.head import find_head
 from neuromend.data.intensities import check_intensities, looks_skull_stripped
 from neuromend.data.intensity import IntensityScale
 from neuromend.data.masks import LesionMask, MaskOptions, prepare_mask
 from neuromend.data.volume import MAX_VOXELS, Volume, read_volume, volume_from_image
 from neuromend.device import choose_device, fits_in_memory, set_threads
-from neuromend.errors import UsageError
+from neuromend.errors import DeviceError, UsageError
 from neuromend.findings import Finding
 from neuromend.models import DEFAULT_MODEL, resolve_model
 from neuromend.painting import Painter
+from neuromend.planning import OutputPlan, files_behind
 from neuromend.provenance import SettingsRecord
-from neuromend.saving import Fills, Job, OutputPlan, Saved, companion_image, load_saved, save, why_redo
+from neuromend.recording import Job
+from neuromend.saving import Fills, Saved, companion_image, load_saved, save, why_redo
 
 Source = Any
 """A path (str or Path) or a nibabel image."""
@@ -44,7 +48,11 @@ MODEL_MULTIPLE = 16
 """Sides of the model's volume: what the networks here need, and no more than 16 mm of padding."""
 
 BYTES_PER_VOXEL = 330
-"""Peak memory of a fill per voxel of the model's volume; benchmarks/fill.py measures it."""
+"""Peak memory of a fill per voxel of the model's volume; benchmarks/bench_fill.py measures it."""
+
+
+EXPECTED_SEED = 0
+"""The expected fill is one, whatever seed is given: the traces of noise that the network sees are these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +66,8 @@ class FillResult:
         uncertainty: voxel-wise standard deviation over the samples in the scan's units (0 outside the mask);
             None with fewer than two samples.
         record: the JSON sidecar; empty with ``dry_run``.
-        findings: everything that was checked and noticed.
+        findings: everything that was checked and noticed; what is about this computer and this moment (folders
+            made, memory, devices) comes first and is not part of the record, which equal runs share.
         outputs: the files written, by role ("filled", "mask", "uncertainty", "sample-01", "picture", "report",
             "record"); with ``dry_run`` those that would be; empty without ``out``.
     """
@@ -122,7 +131,7 @@ def fill(
         steps: denoising steps of each sample; by default what the model was made for.
         seed: of the samples; sample k is the same however many are drawn.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        threads: CPU threads; by default those that this process may use.
+        threads: CPU threads of torch, from now on; by default those that this process may use.
         labels: the labels of a label map that are lesion, or "all".
         threshold: values at or above it are lesion, for probabilities.
         resample_mask: accept a mask on another grid (nearest neighbour in world space).
@@ -149,28 +158,28 @@ def fill(
     """
     started = datetime.now(UTC)
     tell = on_step or _silent
-    if samples < 0:
-        why = "0 means the expected fill, N the mean of N samples"
-        raise UsageError("UX-02", f"--samples is {samples}, expected 0 or more", why=why, fix="--samples 8")
+    _require_counts(samples, steps)
     options = mask_options(labels, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair)
     reading = ReadOptions(volume, assume_orientation, max_voxels, modality)
     entry = resolve_model(model)
-    findings: list[Finding] = []
-    place = choose_device(device, findings)
+    here: list[Finding] = []  # about this computer and this moment: told, but not recorded
+    place, threads = choose_device(device, here), set_threads(threads)
     plan = OutputPlan.of(out, image, samples=samples)
-    inputs = [Path(source) for source in (image, mask) if isinstance(source, str | Path)]
+    inputs = [*files_behind(image), *files_behind(mask)]
     may_replace = overwrite or skip_existing
-    findings += plan.check(inputs, overwrite=may_replace, create=not dry_run)
+    here += plan.check(inputs, overwrite=may_replace, create=False)
 
     tell("reading", 0, 1)
     scan, lesion, mask_source = load_pair(image, mask, options, reading)
-    findings += _checks(scan, lesion, modality) + plan.check_room(scan)
+    plan.check_format(scan)
+    findings = _checks(scan, lesion, modality)
     frame = frame_of(scan, lesion)
-    needed = BYTES_PER_VOXEL * int(np.prod(frame.model_shape))
-    findings += filter(None, [None if entry.is_classical else fits_in_memory(needed, place)])
+    if not entry.is_classical:
+        place = _place_with_room(frame, place, here, fallback=fallback)
     if dry_run:
         mask_image = companion_image(scan, lesion.voxels, np.uint8)
-        return FillResult(None, mask_image, (), None, {}, tuple(findings), plan.files)
+        return FillResult(None, mask_image, (), None, {}, (*here, *findings), plan.files)
+    here += plan.check(inputs, overwrite=may_replace, create=True) + plan.check_room(scan)
 
     tell("loading the model", 0, 1)
     painter = Painter(entry, place, fallback=fallback)
@@ -178,23 +187,21 @@ def fill(
     job = Job(
         scan, lesion, mask_source, entry, frame,
         settings=SettingsRecord(seed=seed, steps=steps, samples=samples, options=_plain(options, reading)),
-        device=str(place), threads=set_threads(threads), started=started, command=command,
+        device=str(place), threads=threads, started=started, command=command,
         skull_stripped=looks_skull_stripped(scan, lesion.voxels),
     )  # fmt: skip
     if skip_existing and plan.files:
         reason = why_redo(plan, job)
         if reason is None:
-            kept = Finding(
-                "RT-05", "note", "the output is there, complete and from the same run: nothing was done"
-            )
-            return _result(load_saved(plan, job), plan, (kept,))
-        findings.append(Finding("RT-05", "note", f"done again: {reason}"))
+            done = "the output is there, complete and from the same run: nothing was done"
+            return _result(load_saved(plan), plan, [*here, Finding("RT-05", "note", done)])
+        here.append(Finding("RT-05", "note", f"done again: {reason}"))
     fills = paint(scan, lesion, frame, painter, samples=samples, steps=steps, seed=seed, on_step=tell)
     findings += painter.findings
 
     tell("saving", 0, 1)
     saved = save(plan, dataclasses.replace(job, device=str(painter.device)), fills, findings)
-    return _result(saved, plan)
+    return _result(saved, plan, here)
 
 
 def check(
@@ -234,11 +241,18 @@ def load_pair(
 
 
 def frame_of(scan: Volume, lesion: LesionMask) -> Frame:
-    """The model's view of the scan: the head and the lesion, with some air around."""
+    """The model's view of the scan: the head and the lesion, with some air around.
+
+    The head is looked for in one orientation, so that the view does not depend on how the file stores it.
+    """
     focus = lesion.voxels.copy()
-    head = find_head(scan, lesion.voxels)
+    turn = Reorient.of(scan.affine)
+    header = dataclasses.replace(scan.header, affine=scan.affine @ turn.scan_of_model(scan.shape))
+    turned = dataclasses.replace(scan, header=header, values=turn.to_model(scan.values))
+    head = find_head(turned, turn.to_model(lesion.voxels))
     if head is not None:
-        focus |= head.box(scan.shape)
+        seen = turn.to_model(focus)  # a view
+        seen |= head.box(seen.shape)
     return Frame.of(scan.shape, scan.affine, focus=focus, margin_mm=CONTEXT_MM, multiple=MODEL_MULTIPLE)
 
 
@@ -259,7 +273,8 @@ def paint(
     """
     hole = lesion.voxels
     if not hole.any():
-        return Fills(np.zeros(0), (), None)
+        nothing = np.zeros(0)
+        return Fills(nothing, (nothing,) * samples, nothing if samples > 1 else None)
     # Seen in one orientation, the same voxels give the same scale however the file stores them.
     scale = IntensityScale.estimate(frame.reorient.to_model(scan.values), frame.reorient.to_model(~hole))
     voided = frame.to_model(scale.normalise(scan.values), mask=hole)
@@ -271,7 +286,14 @@ def paint(
         def step_done(done: int, of: int, number: int = number) -> None:
             on_step("filling", number * of + done, total * of)
 
-        filled = painter.paint(voided, model_hole, steps=steps, seed=seed, number=number, on_step=step_done)
+        filled = painter.paint(
+            voided,
+            model_hole,
+            steps=steps,
+            seed=seed if samples else EXPECTED_SEED,
+            number=number,
+            on_step=step_done,
+        )
         painted.append(scale.restore(frame.to_scan(filled, hole)))
         on_step("filling", number + 1, total)
     mean = np.mean(painted, axis=0) if samples > 1 else painted[0]
@@ -301,7 +323,34 @@ def _read(source: Source, volume: int | None, reading: ReadOptions) -> Volume:
             volume_index=volume,
             assume_orientation=reading.assume_orientation,
         )
-    return volume_from_image(source)
+    return volume_from_image(source, volume_index=volume, assume_orientation=reading.assume_orientation)
+
+
+def _require_counts(samples: int, steps: int | None) -> None:
+    if samples < 0:
+        why = "0 means the expected fill, N the mean of N samples"
+        raise UsageError("UX-02", f"--samples is {samples}, expected 0 or more", why=why, fix="--samples 8")
+    if steps is not None and steps < 1:
+        why = "a fill needs at least one step"
+        raise UsageError("UX-01", f"--steps is {steps}, expected 1 or more", why=why, fix="--steps 4")
+
+
+def _place_with_room(
+    frame: Frame, place: torch.device, findings: list[Finding], *, fallback: bool
+) -> torch.device:
+    """Where the network runs: ``place``, or the CPU if the GPU is too small for this scan (RT-12)."""
+    needed = BYTES_PER_VOXEL * math.prod(frame.model_shape)
+    try:
+        noted = fits_in_memory(needed, place)
+    except DeviceError as error:
+        if place.type == "cpu" or not fallback:
+            raise
+        findings.append(Finding("RT-12", "warning", f"{error.what}; the CPU is used"))
+        place = torch.device("cpu")
+        noted = fits_in_memory(needed, place)
+    if noted is not None:
+        findings.append(noted)
+    return place
 
 
 def _checks(scan: Volume, lesion: LesionMask, modality: str | None) -> list[Finding]:
@@ -318,9 +367,9 @@ def _plain(options: MaskOptions, reading: ReadOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
-def _result(saved: Saved, plan: OutputPlan, more: tuple[Finding, ...] = ()) -> FillResult:
+def _result(saved: Saved, plan: OutputPlan, here: Sequence[Finding]) -> FillResult:
     record = saved.sidecar.model_dump(mode="json")
-    findings = (*more, *saved.findings)
+    findings = (*here, *saved.findings)
     return FillResult(
         saved.image, saved.mask, saved.samples, saved.uncertainty, record, findings, dict(plan.files)
     )

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from neuromend.device import bf16_is_fast
-from neuromend.errors import DeviceError, ModelFaultError, UsageError
-from neuromend.findings import Finding
+from neuromend.errors import DeviceError, ModelFaultError
+from neuromend.findings import Finding, Level
 from neuromend.methods.classical import CLASSICAL
 from neuromend.models import ModelEntry, load_method
 
@@ -44,29 +44,21 @@ class Painter:
         self.findings: list[Finding] = []
         self.method: Any = None if entry.is_classical else load_method(entry, device)
 
-    @property
-    def multiple(self) -> int:
-        """The sides of the volume must be divisible by this."""
-        return 1 if self.method is None else int(self.method.multiple)
-
-    @property
-    def is_random(self) -> bool:
-        """True if different seeds give different fills."""
-        return self.method is not None
-
     def steps_for(self, wanted: int | None, *, sampling: bool) -> int:
-        """How many denoising steps to make: what was asked for, else the method's own default."""
-        if wanted is not None and wanted < 1:
-            raise UsageError(
-                "UX-01",
-                f"--steps is {wanted}, expected 1 or more",
-                why="a fill needs at least one step",
-                fix="--steps 4",
-            )
+        """How many denoising steps to make: what was asked for, else the method's own default.
+
+        The expected fill of a method that knows one takes the steps that it takes.
+        """
         if self.method is None:
             return 1
         expected = self.method.expected_steps
-        return wanted or (self.method.default_steps if sampling or expected is None else expected)
+        if sampling or expected is None:
+            return wanted or int(self.method.default_steps)
+        if wanted not in (None, expected):
+            self._note(
+                "UX-01", "note", f"the expected fill takes {expected} step(s); --steps is for --samples"
+            )
+        return int(expected)
 
     def paint(
         self,
@@ -96,22 +88,33 @@ class Painter:
             DeviceError: RT-11, out of memory and no fallback allowed.
         """
         if self.method is None:
+            if number == 1:
+                self._note(
+                    "UX-02", "warning", f"'{self.entry.name}' is not random: all samples are the same fill"
+                )
             return CLASSICAL[self.entry.name](voided, hole)
-        for fast in (True, False):
-            filled = self._sample(
-                voided, hole, steps, (seed + number * SEED_STRIDE) % 2**63, on_step, fast=fast
-            )
+        seed = (seed + number * SEED_STRIDE) % 2**63
+        if bf16_is_fast(self.device):
+            filled = self._sample(voided, hole, steps, seed, on_step, fast=True)
             if np.isfinite(filled[hole]).all():
                 return filled
-            self.findings.append(
-                Finding("RT-15", "warning", "the model gave values that are not finite; repeated in float32")
-            )
+            message = "the model gave values that are not finite; repeated in float32"
+            self._note("RT-15", "warning", message)
+        filled = self._sample(voided, hole, steps, seed, on_step, fast=False)
+        if np.isfinite(filled[hole]).all():
+            return filled
         raise ModelFaultError(
             "RT-15",
-            "the model gave values that are not finite, also in float32; nothing was written",
+            "the model gave values that are not finite, in float32 too; nothing was written",
             why="such voxels would break every tool that reads the scan",
             fix="run `neuromend models verify`; if the model is sound, report the case with its sidecar",
         )
+
+    def _note(self, code: str, level: Level, message: str) -> None:
+        """Notice something once, however many samples meet it."""
+        finding = Finding(code, level, message)
+        if finding not in self.findings:
+            self.findings.append(finding)
 
     def _sample(
         self,
@@ -123,11 +126,14 @@ class Painter:
         *,
         fast: bool,
     ) -> Array:
+        # Models differ in what the sides must be divisible by; what is added is air, and is cut off again.
+        pad = [(0, -side % self.method.multiple) for side in voided.shape]
         image, mask = (
-            torch.from_numpy(np.ascontiguousarray(v, np.float32))[None, None] for v in (voided, hole)
+            torch.from_numpy(np.pad(v, pad).astype(np.float32))[None, None] for v in (voided, hole)
         )
+        inside = tuple(slice(side) for side in voided.shape)
         try:
-            return self._run(image, mask, steps, seed, on_step, fast=fast)
+            return self._run(image, mask, steps, seed, on_step, fast=fast)[inside]
         except torch.OutOfMemoryError as error:
             if not self.fallback or self.device.type == "cpu":
                 raise DeviceError(
@@ -136,13 +142,11 @@ class Painter:
                     why="the network needs the whole brain at once",
                     fix="--device cpu, or close what else uses this device",
                 ) from error
-            self.findings.append(
-                Finding("RT-11", "warning", f"{self.device} ran out of memory; the CPU was used instead")
-            )
+            self._note("RT-11", "warning", f"{self.device} ran out of memory; the CPU was used instead")
             self.device = torch.device("cpu")
             self.method = self.method.to(self.device)
             torch.cuda.empty_cache()
-            return self._run(image, mask, steps, seed, on_step, fast=fast)
+            return self._run(image, mask, steps, seed, on_step, fast=fast)[inside]
 
     def _run(
         self,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -121,7 +122,7 @@ class RunRecord(_Record):
         commit: of neuromend, when run from a checkout.
         packages: the versions that can change a voxel of the result.
         cuda: versions of CUDA and cuDNN and the GPU's name; None on other devices.
-        command: the command line as typed.
+        command: the command line as typed, but with files by their names: folders can name persons.
         started, ended: UTC, ISO 8601.
     """
 
@@ -207,7 +208,7 @@ def run_record(
         system=platform.platform(),
         device=device,
         threads=threads,
-        command=list(sys.argv if command is None else command),
+        command=[_without_folders(word) for word in (sys.argv if command is None else command)],
         started=_utc(started),
         ended=_utc(datetime.now(UTC)),
     )
@@ -251,6 +252,11 @@ def hash_file(path: Path | str) -> str:
 def hash_voxels(voxels: NDArray[np.generic[object]]) -> str:
     """SHA-256 of an array's bytes, first axis fastest: the order, type and byte order of a NIfTI file."""
     return hashlib.sha256(voxels.tobytes(order="F")).hexdigest()
+
+
+def _without_folders(word: str) -> str:
+    """A word of the command line, any path in it cut down to its last part: ``--log=/a/b`` -> ``--log=b``."""
+    return re.sub(r"(?s)^(--[^=]*=|-\w)?.*[/\\](?=[^/\\])", r"\1", word)
 
 
 def _utc(moment: datetime) -> str:

@@ -25,7 +25,6 @@ def record() -> dict[str, Any]:
     return {
         "version": "0.1.0",
         "command": ["neuromend", "fill", "-i", "my scan.nii.gz"],
-        "date": "2026-07-20T10:14:03Z",
         "method": "fastwavelet3d",
         "model": {"name": "neuromend-t1", "version": "1", "sha256": "9f" * 32, "licence": "CC BY-NC 4.0"},
         "seed": 1234,

@@ -123,13 +123,21 @@ def check_suffix(volume: Volume, path: Path) -> None:
         )
 
 
+def halves_of(path: Path) -> tuple[Path, Path] | None:
+    """The header and the voxel file of a pair that is named by either half; None for any other name."""
+    plain = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    if not plain.lower().endswith((".hdr", ".img")):
+        return None
+    stem, rest = plain[:-4], path.name[len(plain) :]
+    return path.with_name(f"{stem}.hdr{rest}"), path.with_name(f"{stem}.img{rest}")
+
+
 def files_of(spliced: Spliced, path: Path) -> list[tuple[Path, bytes]]:
     """The files to write for a filled scan: one, or the two halves of a pair, encoded as their names say."""
-    if spliced.header_payload is None:
+    halves = halves_of(path)
+    if spliced.header_payload is None or halves is None:
         return [(path, encode(spliced.payload, path.name))]
-    plain = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    rest = path.name[len(plain) :]
-    voxels, header = path.with_name(plain[:-4] + ".img" + rest), path.with_name(plain[:-4] + ".hdr" + rest)
+    header, voxels = halves
     return [
         (header, encode(spliced.header_payload, header.name)),
         (voxels, encode(spliced.payload, voxels.name)),

@@ -142,21 +142,24 @@ def read_volume(
     return _assemble(voxel_path, header, file.raw, header_raw, index, findings, sha256)
 
 
-def volume_from_image(image: Any) -> Volume:
+def volume_from_image(
+    image: Any, *, volume_index: int | None = None, assume_orientation: str | None = None
+) -> Volume:
     """The same for an image in memory.
 
     Args:
         image: a nibabel ``Nifti1Image``, ``Nifti2Image`` or ``MGHImage``. One that was loaded from a file
             keeps the stored voxels and the scaling of the file; one made from an array is stored in the
             array's type.
+        volume_index, assume_orientation: as for ``read_volume``.
 
     Raises:
         InputError, GeometryError: as ``read_volume``; IN-34 for other classes.
     """
     raw = np.frombuffer(image_bytes(image), np.uint8)
     head = raw[:1024].tobytes()
-    header = _parse(None, head, kind_of(head, Path("image")), None)
-    index = _choose_volume(None, header, None)
+    header = _parse(None, head, kind_of(head, Path("image")), assume_orientation)
+    index = _choose_volume(None, header, volume_index)
     findings = check_geometry(None, header)
     return _assemble(None, header, raw, None, index, findings, hashlib.sha256(raw.data).hexdigest())
 
@@ -178,7 +181,7 @@ def _assemble(
 ) -> Volume:
     stored = _stored(raw, header, index)
     sha256_voxels = hashlib.sha256(stored.reshape(-1, order="F").view(np.uint8).data).hexdigest()
-    values = _intensities(stored, header)
+    values = intensities_of(stored, header)
     return Volume(
         path,
         header,
@@ -199,7 +202,8 @@ def _stored(raw: NDArray[np.uint8], header: Header, index: int) -> NDArray[Any]:
     return voxels.reshape(header.shape, order="F")
 
 
-def _intensities(stored: NDArray[Any], header: Header) -> NDArray[np.floating[Any]]:
+def intensities_of(stored: NDArray[Any], header: Header) -> NDArray[np.floating[Any]]:
+    """Stored voxels in the scan's units, read-only: float32 where that loses nothing, else float64."""
     unscaled = (header.slope, header.inter) == (1.0, 0.0)
     exact = unscaled and np.can_cast(stored.dtype, np.float32, "safe")
     # Signalling NaNs and overflowing products are the file's own affair; they are counted later.

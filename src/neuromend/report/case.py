@@ -62,11 +62,11 @@ class ReportCase:
         samples: the single samples, each like `after`; may be empty.
         findings: the checks; shown with warnings first, then notes, then what passed.
         record: the JSON sidecar. Shown in full; these fields are also worded where they exist:
-            ``version``, ``command``, ``date``, ``method``, ``model`` (a name, or a mapping with
-            ``name``, ``version``, ``sha256``, ``licence``), ``seed``, ``steps``, ``samples`` (0: the expected
-            fill; else their mean), ``device``,
+            ``version``, ``command``, ``method``, ``model`` (a name, or a mapping with
+            ``name``, ``version``, ``sha256``, ``licence``), ``seed``, ``steps``, ``device``,
             ``outside_mask`` (a mapping with ``identical``, ``voxels``, ``sha256``), ``errors`` (a list).
         boxes: bounding boxes of all 26-connected components, largest first, where the caller knows them.
+        methods: a paragraph for the methods section of a paper.
 
     Raises:
         ValueError: if the arrays do not share one three-dimensional grid.
@@ -82,6 +82,7 @@ class ReportCase:
     findings: Sequence[Finding] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
     boxes: Sequence[Box] | None = None
+    methods: str = "not recorded"
 
     def __post_init__(self) -> None:
         others = [self.after, self.mask, *self.samples]

@@ -19,7 +19,7 @@ from neuromend.report.case import ReportCase
 from neuromend.report.planes import CONVENTION, LARGEST_PICTURE, Display
 from neuromend.report.text import BANNER, escape, number
 from neuromend.report.viewer import viewer
-from neuromend.report.wording import about, methods_paragraph, model_name, outside_record
+from neuromend.report.wording import about, model_name, outside_record
 
 LEVELS: dict[Level, str] = {"warning": "WARN", "note": "NOTE", "pass": "PASS"}
 """What a finding's level is called on the page, worst first."""
@@ -68,7 +68,7 @@ def _compose(display: Display) -> str:
         reading=_reading(display),
         outside=_outside(case),
         checks=_checks(case.findings),
-        methods=escape(methods_paragraph(case)),
+        methods=escape(case.methods),
         about=_about(case),
         errors=_errors(case),
         record=escape(json.dumps(dict(case.record), indent=2, ensure_ascii=False, default=str)),

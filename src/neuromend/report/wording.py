@@ -1,13 +1,10 @@
-"""What the record of a run says, in words: the model's name, the settings, the methods paragraph."""
+"""What the record of a run says, in words: the model's name and the settings."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
 from typing import Any
-
-from neuromend.report.case import ReportCase
-from neuromend.report.text import number
 
 UNKNOWN = "not recorded"
 
@@ -40,7 +37,6 @@ def about(record: Mapping[str, Any]) -> dict[str, str]:
     lines = {
         "Version": f"neuromend {record.get('version', UNKNOWN)}",
         "Command": command_line(record),
-        "Date": str(record.get("date", UNKNOWN)),
         "Model": model_name(record),
     }
     model = record.get("model")
@@ -49,47 +45,3 @@ def about(record: Mapping[str, Any]) -> dict[str, str]:
         lines |= {label: str(model[key]) for label, key in details.items() if model.get(key)}
     settings = {"Method": "method", "Steps": "steps", "Seed": "seed", "Device": "device"}
     return lines | {label: str(record[key]) for label, key in settings.items() if record.get(key) is not None}
-
-
-def methods_paragraph(case: ReportCase) -> str:
-    """A paragraph for a paper, with the settings of this run; what was not recorded is left out."""
-    record = case.record
-    parts = "1 component" if case.lesion_count == 1 else f"{case.lesion_count} components"
-    version = f" {record['version']}" if record.get("version") else ""
-    sentences = [
-        f"The lesion mask ({number(case.volume_ml)} ml, {parts}) "
-        f"was filled with synthetic healthy-looking tissue using neuromend{version}{_settings(record)}."
-    ]
-    if record.get("samples"):
-        count = record["samples"]
-        sentences.append(
-            f"The fill is the mean of {count} seeded samples." if count != 1 else "It is one sample."
-        )
-    if case.uncertainty is not None:
-        sentences.append("Uncertainty is the voxel-wise standard deviation over the samples.")
-    sentences.append("Intensities inside the mask were not used.")
-    if not case.changed_outside:
-        voxels = case.mask.size - int(case.mask.sum())
-        sentences.append(f"All {voxels:,} voxels outside the mask were left identical.")
-    sentences.append("The filled tissue was not measured and is not suitable for diagnosis.")
-    return " ".join(sentences)
-
-
-def _settings(record: Mapping[str, Any]) -> str:
-    parts = []
-    if record.get("method") and record["method"] != model_name(record):
-        parts.append(f"method {record['method']}")
-    if record.get("model"):
-        parts.append(f"model {model_name(record)}{_short_hash(record['model'])}")
-    if record.get("steps") is not None:
-        parts.append(f"{record['steps']} sampling {'step' if record['steps'] == 1 else 'steps'}")
-    if record.get("seed") is not None and record.get("samples") != 0:
-        parts.append(f"random seed {record['seed']}")
-    if record.get("device"):
-        parts.append(f"device {record['device']}")
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def _short_hash(model: object) -> str:
-    digest = model.get("sha256") if isinstance(model, Mapping) else None
-    return f" (SHA-256 {str(digest)[:12]})" if digest else ""
