@@ -133,6 +133,7 @@ class TestArguments:
         text = (
             "fill -i s.nii -m m.nii -o f.nii --volume 2 --assume-orientation RAS --modality T1w --max-voxels 99 "
             "--force-pair --labels 1,3 --threshold 0.5 --resample-mask --invert-mask --allow-empty --dilate-mm 2.5 "
+            "--min-size-ml 0.01 "
             "--model ring-mean --samples 4 --steps 3 --seed 17 --device cpu --threads 2 --no-fallback --overwrite "
             "--skip-existing --dry-run"
         )
@@ -143,15 +144,15 @@ class TestArguments:
             "image": Path("s.nii"), "mask": Path("m.nii"), "out": Path("f.nii"), "volume": 2,
             "assume_orientation": "RAS", "modality": "T1w", "max_voxels": 99, "force_pair": True, "labels": [1, 3],
             "threshold": 0.5, "resample_mask": True, "invert_mask": True, "allow_empty": True, "dilate_mm": 2.5,
-            "model": "ring-mean", "samples": 4, "steps": 3, "seed": 17, "device": "cpu", "threads": 2,
-            "fallback": False, "overwrite": True, "skip_existing": True, "dry_run": True,
+            "min_size_ml": 0.01, "model": "ring-mean", "samples": 4, "steps": 3, "seed": 17, "device": "cpu",
+            "threads": 2, "fallback": False, "overwrite": True, "skip_existing": True, "dry_run": True,
             "command": ["neuromend", *words],
         }  # fmt: skip
         assert {key: value for key, value in calls[0].items() if key != "on_step"} == expected
 
     def test_mask_options_reach_check(self, run: Run, calls: list[dict[str, Any]]) -> None:
         status, _, _ = run("check", "-i", "s.nii", "-m", "m.nii", "--labels", "all", "--dilate-mm", "1")
-        assert status == 0
+        assert (status, calls[0]["min_size_ml"]) == (0, 0)
         assert (calls[0]["labels"], calls[0]["dilate_mm"], calls[0]["threshold"]) == ("all", 1.0, None)
 
     @pytest.mark.parametrize(

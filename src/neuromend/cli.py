@@ -109,6 +109,7 @@ def fill(
     invert_mask: opt.InvertMask = False,
     allow_empty: opt.AllowEmpty = False,
     dilate_mm: opt.DilateMm = 0.0,
+    min_size_ml: opt.MinSizeMl = 0.0,
     dilate: opt.DilateVoxels = 0,
     model: opt.Model = opt.DEFAULT_MODEL,
     samples: opt.Samples = 0,
@@ -144,17 +145,20 @@ def fill(
         result = neuromend.fill(
             image, mask, out, model=model, samples=samples, steps=steps, seed=seed, device=device,
             threads=threads, labels=chosen_labels, threshold=threshold, resample_mask=resample_mask,
-            invert_mask=invert_mask, allow_empty=allow_empty, dilate_mm=dilate_mm, overwrite=overwrite,
-            skip_existing=skip_existing, force_pair=force_pair, modality=modality, volume=volume,
-            assume_orientation=assume_orientation, max_voxels=max_voxels, fallback=not no_fallback,
-            dry_run=dry_run, on_step=talk.step, command=["neuromend", *arguments],
+            invert_mask=invert_mask, allow_empty=allow_empty, dilate_mm=dilate_mm, min_size_ml=min_size_ml,
+            overwrite=overwrite, skip_existing=skip_existing, force_pair=force_pair, modality=modality,
+            volume=volume, assume_orientation=assume_orientation, max_voxels=max_voxels,
+            fallback=not no_fallback, dry_run=dry_run, on_step=talk.step, command=["neuromend", *arguments],
         )  # fmt: skip
         talk.end_progress()
         talk.show_findings(result.findings)
         for role, path in result.outputs.items():
             talk.result(f"{'would write ' if dry_run else ''}{role}: {path}")
         talk.result_json(fill_json(result, dry_run=dry_run))
-        talk.say(f"{'checked' if dry_run else 'done'} in {time.perf_counter() - start:.1f} s")
+        if result.kept:
+            talk.say("kept the output that is there: nothing was done")
+        else:
+            talk.say(f"{'checked' if dry_run else 'done'} in {time.perf_counter() - start:.1f} s")
         talk.say(CITATION)
 
 
@@ -174,6 +178,7 @@ def check(
     invert_mask: opt.InvertMask = False,
     allow_empty: opt.AllowEmpty = False,
     dilate_mm: opt.DilateMm = 0.0,
+    min_size_ml: opt.MinSizeMl = 0.0,
     dilate: opt.DilateVoxels = 0,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -191,8 +196,9 @@ def check(
         talk.step("checking", 0, 1)
         findings = neuromend.check(
             image, mask, labels=chosen_labels, threshold=threshold, resample_mask=resample_mask,
-            invert_mask=invert_mask, allow_empty=allow_empty, dilate_mm=dilate_mm, force_pair=force_pair,
-            modality=modality, volume=volume, assume_orientation=assume_orientation, max_voxels=max_voxels,
+            invert_mask=invert_mask, allow_empty=allow_empty, dilate_mm=dilate_mm, min_size_ml=min_size_ml,
+            force_pair=force_pair, modality=modality, volume=volume, assume_orientation=assume_orientation,
+            max_voxels=max_voxels,
         )  # fmt: skip
         talk.end_progress()
         for finding in findings:

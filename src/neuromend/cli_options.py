@@ -169,6 +169,15 @@ AllowEmpty = Annotated[
 DilateMm = Annotated[
     float, _option(_MASK, "--dilate-mm", "MM", "Grow the mask by this distance in millimetres.")
 ]
+MinSizeMl = Annotated[
+    float,
+    _option(
+        _MASK,
+        "--min-size-ml",
+        "ML",
+        "Leave out separate pieces of the mask smaller than this, in millilitres; how many is told.",
+    ),
+]
 DilateVoxels = Annotated[int, typer.Option("--dilate", hidden=True)]
 
 Model = Annotated[

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from neuromend.data.frame import Frame, Reorient
 from neuromend.data.head import find_head
-from neuromend.data.intensities import check_intensities, looks_skull_stripped
+from neuromend.data.intensities import looks_skull_stripped
 from neuromend.data.intensity import IntensityScale
-from neuromend.data.masks import LesionMask, MaskOptions, prepare_mask
-from neuromend.data.volume import MAX_VOXELS, Volume, read_volume, volume_from_image
+from neuromend.data.masks import LesionMask, MaskOptions
+from neuromend.data.volume import MAX_VOXELS, Volume
 from neuromend.device import choose_device, fits_in_memory, set_threads
 from neuromend.errors import DeviceError, UsageError
 from neuromend.findings import Finding
@@ -32,11 +32,9 @@ from neuromend.models import DEFAULT_MODEL, resolve_model
 from neuromend.painting import Painter
 from neuromend.planning import OutputPlan, files_behind
 from neuromend.provenance import SettingsRecord
+from neuromend.reading import ReadOptions, Source, findings_of, load_pair
 from neuromend.recording import Job
 from neuromend.saving import Fills, Saved, companion_image, load_saved, save, why_redo
-
-Source = Any
-"""A path (str or Path) or a nibabel image."""
 
 Labels = Sequence[int] | Literal["all"] | None
 OnStep = Callable[[str, int, int], None]
@@ -70,6 +68,7 @@ class FillResult:
             made, memory, devices) comes first and is not part of the record, which equal runs share.
         outputs: the files written, by role ("filled", "mask", "uncertainty", "sample-01", "picture", "report",
             "record"); with ``dry_run`` those that would be; empty without ``out``.
+        kept: True if nothing was done, because ``skip_existing`` found the result of the same run.
     """
 
     image: Any
@@ -79,16 +78,7 @@ class FillResult:
     record: dict[str, Any]
     findings: tuple[Finding, ...]
     outputs: dict[str, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """How the scan is to be read: the arguments of ``fill`` with the same names."""
-
-    volume: int | None = None
-    assume_orientation: str | None = None
-    max_voxels: int = MAX_VOXELS
-    modality: str | None = None
+    kept: bool = False
 
 
 def fill(
@@ -108,6 +98,7 @@ def fill(
     invert_mask: bool = False,
     allow_empty: bool = False,
     dilate_mm: float = 0.0,
+    min_size_ml: float = 0.0,
     force_pair: bool = False,
     overwrite: bool = False,
     skip_existing: bool = False,
@@ -138,6 +129,7 @@ def fill(
         invert_mask: the mask has 0 for lesion.
         allow_empty: an empty mask copies the scan instead of being refused.
         dilate_mm: grow the mask by this distance.
+        min_size_ml: leave out pieces of the mask smaller than this.
         force_pair: accept file names of different subjects.
         overwrite: replace output that is there.
         skip_existing: keep output that is complete and from the same inputs, model and settings; redo other.
@@ -159,7 +151,9 @@ def fill(
     started = datetime.now(UTC)
     tell = on_step or _silent
     _require_counts(samples, steps)
-    options = mask_options(labels, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair)
+    options = mask_options(
+        labels, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair, min_size_ml
+    )
     reading = ReadOptions(volume, assume_orientation, max_voxels, modality)
     entry = resolve_model(model)
     here: list[Finding] = []  # about this computer and this moment: told, but not recorded
@@ -172,7 +166,8 @@ def fill(
     tell("reading", 0, 1)
     scan, lesion, mask_source = load_pair(image, mask, options, reading)
     plan.check_format(scan)
-    findings = _checks(scan, lesion, modality)
+    trained = entry.manifest.trained_range if entry.manifest is not None else None
+    findings = findings_of(scan, lesion, modality=modality, trained=trained)
     frame = frame_of(scan, lesion)
     if not entry.is_classical:
         place = _place_with_room(frame, place, here, fallback=fallback)
@@ -194,7 +189,8 @@ def fill(
         reason = why_redo(plan, job)
         if reason is None:
             done = "the output is there, complete and from the same run: nothing was done"
-            return _result(load_saved(plan), plan, [*here, Finding("RT-05", "note", done)])
+            found = _result(load_saved(plan), plan, [*here, Finding("RT-05", "note", done)])
+            return dataclasses.replace(found, kept=True)
         here.append(Finding("RT-05", "note", f"done again: {reason}"))
     fills = paint(scan, lesion, frame, painter, samples=samples, steps=steps, seed=seed, on_step=tell)
     findings += painter.findings
@@ -214,6 +210,7 @@ def check(
     invert_mask: bool = False,
     allow_empty: bool = False,
     dilate_mm: float = 0.0,
+    min_size_ml: float = 0.0,
     force_pair: bool = False,
     modality: str | None = None,
     volume: int | None = None,
@@ -225,19 +222,12 @@ def check(
     Raises:
         NeuromendError: the first fault for which ``fill`` would refuse the pair.
     """
-    options = mask_options(labels, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair)
+    options = mask_options(
+        labels, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair, min_size_ml
+    )
     reading = ReadOptions(volume, assume_orientation, max_voxels, modality)
     scan, lesion, _ = load_pair(image, mask, options, reading)
-    return tuple(_checks(scan, lesion, modality))
-
-
-def load_pair(
-    image: Source, mask: Source, options: MaskOptions, reading: ReadOptions
-) -> tuple[Volume, LesionMask, Volume]:
-    """Read the scan and the mask; the mask comes back on the scan's grid, and as it was read."""
-    scan = _read(image, reading.volume, reading)
-    drawn = _read(mask, None, reading)
-    return scan, prepare_mask(drawn, scan, options), drawn
+    return tuple(findings_of(scan, lesion, modality=modality, trained=None))
 
 
 def frame_of(scan: Volume, lesion: LesionMask) -> Frame:
@@ -309,21 +299,13 @@ def mask_options(
     allow_empty: bool,
     dilate_mm: float,
     force_pair: bool,
+    min_size_ml: float,
 ) -> MaskOptions:
     """The mask options of ``fill`` in one object; contradictions are refused (UsageError)."""
     chosen = labels if labels is None or labels == "all" else tuple(int(label) for label in labels)
-    return MaskOptions(chosen, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair)
-
-
-def _read(source: Source, volume: int | None, reading: ReadOptions) -> Volume:
-    if isinstance(source, str | Path):
-        return read_volume(
-            source,
-            max_voxels=reading.max_voxels,
-            volume_index=volume,
-            assume_orientation=reading.assume_orientation,
-        )
-    return volume_from_image(source, volume_index=volume, assume_orientation=reading.assume_orientation)
+    return MaskOptions(
+        chosen, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair, min_size_ml
+    )
 
 
 def _require_counts(samples: int, steps: int | None) -> None:
@@ -351,10 +333,6 @@ def _place_with_room(
     if noted is not None:
         findings.append(noted)
     return place
-
-
-def _checks(scan: Volume, lesion: LesionMask, modality: str | None) -> list[Finding]:
-    return [*scan.findings, *check_intensities(scan, lesion.voxels, modality=modality), *lesion.findings]
 
 
 def _plain(options: MaskOptions, reading: ReadOptions) -> dict[str, Any]:

@@ -193,6 +193,26 @@ def test_a_stated_other_contrast_is_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "modality", "trained", "warned"),
+    [
+        ("sub-1_T1w.nii", None, ["T2w"], "may not be T2w without contrast agent: its name says 't1w'"),
+        ("sub-1_T2w.nii", None, ["T2w"], None),
+        ("sub-1_ses-T1_FLAIR.nii", None, ["T2w", "FLAIR"], None),
+        ("scan.nii", "T2", ["T2w"], None),
+        ("scan.nii", "T1w", ["T2w", "FLAIR"], "stated to be T1w; the model was made for T2w or FLAIR"),
+        ("scan.nii", "UNIT1", ["UNIT1"], None),
+    ],
+)
+def test_a_model_may_be_made_for_other_contrasts(
+    tmp_path: Path, name: str, modality: str | None, trained: list[str], warned: str | None
+) -> None:
+    """IN-39: compared with the model card."""
+    warnings = found("IN-39", volume(tmp_path, head(), name), modality=modality, trained=trained)
+    assert [warned in finding.message for finding in warnings if warned] == [True] * (warned is not None)
+    assert len(warnings) == (warned is not None)
+
+
+@pytest.mark.parametrize(
     ("name", "sidecar"),
     [
         ("sub-1_desc-inpainted_T1w.nii", {}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,24 @@ CT_AIR_SHARE = 0.05
 BORDER_ZEROS = 0.98
 VOLUME_ZEROS = 0.3
 
-_OTHER_CONTRASTS = {
-    "t2w",
-    "t2",
-    "t2f",
-    "t2star",
-    "t2starw",
-    "flair",
-    "pdw",
-    "pd",
-    "dwi",
-    "adc",
-    "swi",
-    "bold",
-    "ct",
+# Words that stand for a contrast in file names and sidecars -> its BIDS suffix.
+_CONTRASTS = {
+    **dict.fromkeys(("t1w", "t1", "t1n", "mprage", "mp2rage", "spgr"), "T1w"),
+    **dict.fromkeys(("t2w", "t2"), "T2w"),
+    **dict.fromkeys(("t2star", "t2starw"), "T2starw"),
+    **dict.fromkeys(("flair", "t2f"), "FLAIR"),
+    **dict.fromkeys(("pdw", "pd"), "PDw"),
+    **{word: word for word in ("dwi", "adc", "swi", "bold", "ct")},
 }
 _ENHANCED = {"t1c", "t1ce", "t1gd", "t1wgd", "t1post", "gd", "ce", "gad"}
-_T1W = {"t1w", "t1", "t1n", "mprage", "mp2rage", "spgr"}
 
 
 def check_intensities(
-    volume: Volume, mask: NDArray[np.bool_] | None = None, *, modality: str | None = None
+    volume: Volume,
+    mask: NDArray[np.bool_] | None = None,
+    *,
+    modality: str | None = None,
+    trained: Sequence[str] = ("T1w",),
 ) -> tuple[Finding, ...]:
     """Check the intensities outside the mask, and what name and JSON sidecar say about the contrast.
 
@@ -56,6 +54,7 @@ def check_intensities(
         volume: the scan.
         mask: (x, y, z), True where nothing is looked at; None for nowhere.
         modality: the contrast that the user states, for example ``"T1w"``.
+        trained: the contrasts that the model was made for.
 
     Returns:
         Findings IN-15 (not finite), IN-17 (CT?), IN-39 (contrast), IN-40 (skull-stripped or not), IN-41
@@ -80,7 +79,7 @@ def check_intensities(
             )
         )
     findings.append(_border(volume, hidden))
-    return (*findings, *_contrast(volume, modality), *_already_inpainted(volume))
+    return (*findings, *_contrast(volume, modality, trained), *_already_inpainted(volume))
 
 
 def looks_skull_stripped(volume: Volume, mask: NDArray[np.bool_] | None = None) -> bool:
@@ -155,32 +154,38 @@ def _empty(path: Path | None, what: str) -> InputError:
     )
 
 
-def _contrast(volume: Volume, modality: str | None) -> list[Finding]:
+def _contrast(volume: Volume, modality: str | None, trained: Sequence[str]) -> list[Finding]:
+    accepted = {word for word, contrast in _CONTRASTS.items() if contrast in trained}
+    accepted |= {contrast.lower() for contrast in trained}
+    wanted = f"{' or '.join(trained)} without contrast agent"
     if modality is not None:
-        if modality.lower() in _T1W:
+        if modality.lower() in accepted:
             return []
-        message = f"The scan is stated to be {modality}; the model was made for T1w without contrast agent."
+        message = f"The scan is stated to be {modality}; the model was made for {wanted}."
         return [Finding("IN-39", "warning", message)]
-    if volume.path is None:
+    reason = _other_contrast(volume.path, accepted) if volume.path is not None else None
+    if reason is None:
         return []
-    sidecar = _sidecar(volume.path)
-    name = _stem(volume.path).lower()
-    words = re.split(r"[^a-z0-9]+", name)
-    # The last word is the contrast in BIDS (space-T2_T1w is T1w); elsewhere it may stand anywhere.
-    others = _OTHER_CONTRASTS & ({words[-1]} if _T1W & set(words) else set(words))
-    suffix = str(sidecar.get("suffix", "")).lower()
-    if suffix and suffix not in _T1W:
-        reason = f"its JSON sidecar says suffix {suffix!r}"
-    elif others:
-        reason = f"its name says {min(others)!r}"
-    elif enhanced := _ENHANCED & set(words):
-        reason = f"its name says {min(enhanced)!r} (contrast agent)"
-    elif agent := sidecar.get("ContrastBolusIngredient") or sidecar.get("ContrastBolusAgent"):
-        reason = f"its JSON sidecar names a contrast agent ({agent})"
-    else:
-        return []
-    message = f"This may not be T1w without contrast agent: {reason}. If it is, say so: --modality T1w"
+    message = f"This may not be {wanted}: {reason}. If it is, say so: --modality {trained[0]}"
     return [Finding("IN-39", "warning", message)]
+
+
+def _other_contrast(path: Path, accepted: set[str]) -> str | None:
+    """Why a scan seems to have none of the accepted contrasts; None where nothing says so."""
+    sidecar = _sidecar(path)
+    words = re.split(r"[^a-z0-9]+", _stem(path).lower())
+    # The last word is the contrast in BIDS (space-T2_T1w is T1w); elsewhere it may stand anywhere.
+    others = (set(_CONTRASTS) - accepted) & ({words[-1]} if accepted & set(words) else set(words))
+    suffix = str(sidecar.get("suffix", "")).lower()
+    if suffix and suffix not in accepted:
+        return f"its JSON sidecar says suffix {suffix!r}"
+    if others:
+        return f"its name says {min(others)!r}"
+    if enhanced := _ENHANCED & set(words):
+        return f"its name says {min(enhanced)!r} (contrast agent)"
+    if agent := sidecar.get("ContrastBolusIngredient") or sidecar.get("ContrastBolusAgent"):
+        return f"its JSON sidecar names a contrast agent ({agent})"
+    return None
 
 
 def _already_inpainted(volume: Volume) -> list[Finding]:
