@@ -71,7 +71,7 @@ def names() -> list[str]:
 
 
 def test_the_classical_fills_are_there_without_any_weights() -> None:
-    assert names() == ["harmonic", "ring-mean", "mirror"]
+    assert names() == ["harmonic", "ring-mean", "mirror", "patch", "white-matter"]
     assert set(names()) == set(CLASSICAL)
     entry = resolve_model("harmonic")
     assert entry.is_classical
@@ -93,7 +93,7 @@ def test_models_are_found_by_name_and_by_path(place: Path, tmp_path: Path) -> No
     save(place / "toy-a")
     save(tmp_path / "elsewhere" / "toy-b")
     save(tmp_path / "packaged" / "toy-c")
-    assert names()[3:] == ["toy-c", "toy-a"]
+    assert names()[len(CLASSICAL) :] == ["toy-c", "toy-a"]
     assert resolve_model("toy-a").folder == place / "toy-a"
     entry = resolve_model(tmp_path / "elsewhere" / "toy-b")
     assert (entry.name, entry.licence) == ("toy-b", "CC-BY-NC-4.0")
@@ -143,7 +143,7 @@ def test_an_unknown_name_lists_the_known_ones(place: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         resolve_model("toy-z")
     assert (caught.value.code, caught.value.exit_status) == ("MO-16", 78)
-    assert "'toy-z'; known: harmonic, ring-mean, mirror, toy-a" in str(caught.value)
+    assert "'toy-z'; known: harmonic, ring-mean, mirror, patch, white-matter, toy-a" in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".pkl", ".bin", ".PT"])

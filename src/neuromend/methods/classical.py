@@ -14,6 +14,8 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import cg
 
 from neuromend.data.symmetry import mirrored
+from neuromend.methods.patchfill import patch_fill
+from neuromend.methods.whitematter import white_matter_fill
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -74,10 +76,17 @@ def mirror(image: Image, mask: Mask) -> Image:
     return filled
 
 
+def patch(image: Image, mask: Mask) -> Image:
+    """Fill from the patches around that look most alike; the harmonic fill is the start."""
+    return patch_fill(image, mask, harmonic(image, mask))
+
+
 CLASSICAL: dict[str, Callable[[Image, Mask], Image]] = {
     "ring-mean": ring_mean,
     "harmonic": harmonic,
     "mirror": mirror,
+    "patch": patch,
+    "white-matter": white_matter_fill,
 }
 """The classical fills by the name that ``--model`` takes."""
 

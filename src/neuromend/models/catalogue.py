@@ -35,6 +35,8 @@ CLASSICAL_DESCRIPTIONS = {
     "harmonic": "Laplace's equation with the tissue around the lesion as boundary values",
     "ring-mean": "mean of the tissue around each lesion",
     "mirror": "the same place in the other hemisphere",
+    "patch": "weighted mean of the voxels around whose surroundings look most alike (Prados 2016)",
+    "white-matter": "random draws from the white matter around each lesion (Battaglini 2012)",
 }
 #: Suffixes under which pickles travel; such a file is refused by name and never opened.
 _PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
