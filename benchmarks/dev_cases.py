@@ -6,7 +6,7 @@ from it on every machine, so nothing but this page is stored. Sizes are drawn lo
 classes of 10 cases each. Shapes: real stroke lesions and real multiple-sclerosis lesions, brought from MNI
 space into the brain by the subject's affine, and tumour-like random blobs.
 
-The site of a hole is the anatomy at its innermost voxel.
+The site of a hole is the anatomy at its innermost voxel (neuromend.sites).
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt
 
 from neuromend.data.lesions import LesionShape, random_blob
 from neuromend.evaluate import SIZE_CLASSES
-from neuromend.metrics import bounding_box
+from neuromend.sites import SITES, site_map, site_of
 
 Mask = npt.NDArray[np.bool_]
 Image = npt.NDArray[np.float32]
@@ -50,16 +49,6 @@ _PLAN: dict[str, str] = {
     "white-matter stroke, cortex blob, white-matter blob, ventricle-border blob, cerebellum blob",
 }
 
-# Classes of the `_tissue` maps (data/README.md); what none of them names takes the nearest site.
-SITES = {
-    "cortex": (2,),
-    "white-matter": (3, 9),
-    "deep-grey": (4,),
-    "ventricle-border": (1,),
-    "cerebellum": (5, 6),
-    "brainstem": (7,),
-}
-VENTRICLE_BORDER_MM = 3.0  # white matter and deep grey this near to a ventricle belong to its border
 LEAST_INSIDE = 0.7  # of a shape must lie in the brain, else it is drawn again
 # Every fourth of the thousand stroke masks and every second of the twenty MS masks are dev holes; training
 # (training/cases.py) leaves these out, so that shapes, like persons, stay on one side of the split.
@@ -149,27 +138,6 @@ def load(case: DevCase) -> tuple[Image, Mask, npt.NDArray[np.float64]]:
     else:
         mask = _plant_lesion(case, brain, sites, spacing, scan.affine)
     return healthy, mask, scan.affine
-
-
-def site_map(tissue: npt.NDArray[Any], spacing_mm: float) -> npt.NDArray[np.int_]:
-    """The index into ``SITES`` at every voxel (x, y, z) of a tissue map, also outside the brain."""
-    sites = np.full(tissue.shape, -1)
-    for index, classes in enumerate(SITES.values()):
-        sites[np.isin(tissue, classes)] = index
-    names = list(SITES)
-    near = distance_transform_edt(tissue != 1) * spacing_mm <= VENTRICLE_BORDER_MM
-    soft = (sites == names.index("white-matter")) | (sites == names.index("deep-grey"))
-    sites[near & soft] = names.index("ventricle-border")
-    nearest = distance_transform_edt(sites < 0, return_distances=False, return_indices=True)
-    found: npt.NDArray[np.int_] = sites[tuple(nearest)]
-    return found
-
-
-def site_of(mask: Mask, sites: npt.NDArray[np.int_]) -> str:
-    """The site at the innermost voxel of a hole (the first in memory, of equals)."""
-    box = bounding_box(mask, (0, 0, 0))
-    depth = distance_transform_edt(np.pad(mask[box], 1))[1:-1, 1:-1, 1:-1]
-    return list(SITES)[int(sites[box].reshape(-1)[int(np.argmax(depth))])]
 
 
 def _fits(case: DevCase, mask: Mask, sites: npt.NDArray[np.int_], spacing: float) -> bool:

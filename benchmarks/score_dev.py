@@ -1,9 +1,10 @@
 """Score models on the dev cases: `make score-dev`, or `python benchmarks/score_dev.py --help`.
 
-Every case is voided here: a model is handed the scan with noise in place of the hidden tissue, so there is
-nothing to peek at. All models go through the public ``neuromend.fill`` on the same files and are scored
-with the same limits. Writes OUT.csv (a row a case and model) and OUT.md (the tables, which are also
-printed). Nothing here asserts; the numbers are for people.
+Every case is voided by ``evaluate.blind_fill``: a model is handed the scan with noise in place of the hidden
+tissue, so there is nothing to peek at; on the first case every model must prove that it does not look there.
+All models go through the public ``neuromend.fill`` on the same files and are scored with the same limits.
+Writes OUT.csv (a row a case and model) and OUT.md (the tables, which are also
+printed). No score is asserted; the numbers are for people.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import csv
 import math
 import multiprocessing
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import score_tables
 from dev_cases import SHARED, DevCase, dev_cases, load
 
 import neuromend
-from neuromend.evaluate import score_case
+from neuromend.evaluate import BlindFill, blind_fill, score_case
 from neuromend.metrics_samples import sample_scores
 from neuromend.models import DEFAULT_MODEL, resolve_model
 
@@ -73,19 +74,18 @@ def parse() -> argparse.Namespace:
 def scored(cases: Sequence[DevCase], options: argparse.Namespace) -> Iterator[list[Row]]:
     """The rows of every case, as they come."""
     if options.jobs == 1:
-        yield from (score(case, options) for case in cases)
+        yield from (score(case, options, prove=case is cases[0]) for case in cases)
         return
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(score, case, options) for case in cases]):
+        futures = [pool.submit(score, case, options, prove=case is cases[0]) for case in cases]
+        for future in as_completed(futures):
             yield future.result()
 
 
-def score(case: DevCase, options: argparse.Namespace) -> list[Row]:
-    """Fill one case with every model and score each fill."""
+def score(case: DevCase, options: argparse.Namespace, *, prove: bool) -> list[Row]:
+    """Fill one case with every model and score each fill; ``prove``: that the models are blind."""
     healthy, mask, affine = load(case)
-    noise = np.random.default_rng([case.seed, 2]).integers(1, 256, healthy.shape)
-    scan = nib.Nifti1Image(np.where(mask, noise, healthy).astype(np.uint8), affine)
-    hole = nib.Nifti1Image(mask.astype(np.uint8), affine)
+    scan = nib.Nifti1Image(healthy.astype(np.uint8), affine)
     volume = float(mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000)
     facts = {
         "id": case.id,
@@ -103,37 +103,28 @@ def score(case: DevCase, options: argparse.Namespace) -> list[Row]:
             "device": options.device,
             "threads": max(1, (os.cpu_count() or 1) // options.jobs),
         }
-        start = time.perf_counter()
-        expected = neuromend.fill(scan, hole, **settings)
-        seconds = round(time.perf_counter() - start, 2)
+        fill = partial(neuromend.fill, **settings)
+        expected = blind_fill(fill, scan, mask, seed=case.seed, prove=prove)
         name = resolve_model(model).name
         rows.append(
-            {**facts, "model": name, "seconds": seconds} | score_case(values(expected.image), healthy, mask)
+            {**facts, "model": name, "seconds": round(expected.seconds, 2)}
+            | score_case(values(expected.result.image), healthy, mask)
         )
         if options.samples > 1 and not resolve_model(model).is_classical:
-            rows += score_samples(
-                {**facts, "model": name}, healthy, mask, scan, hole, settings, options.samples
-            )
+            draw = partial(fill, samples=options.samples)
+            drawn = blind_fill(draw, scan, mask, seed=case.seed, prove=prove)
+            rows += score_samples({**facts, "model": name}, healthy, mask, drawn)
     return rows
 
 
 def score_samples(
-    facts: Mapping[str, Any],
-    healthy: np.ndarray,
-    mask: np.ndarray,
-    scan: nib.Nifti1Image,
-    hole: nib.Nifti1Image,
-    settings: Mapping[str, Any],
-    count: int,
+    facts: Mapping[str, Any], healthy: np.ndarray, mask: np.ndarray, filled: BlindFill
 ) -> list[Row]:
     """Two rows more: one sample alone, and the mean of all with the scores of their spread."""
-    start = time.perf_counter()
-    result = neuromend.fill(scan, hole, **settings, samples=count)
-    seconds = round(time.perf_counter() - start, 2)
-    drawn = [values(sample) for sample in result.samples]
+    drawn = [values(sample) for sample in filled.result.samples]
     single = {**facts, "model": f"{facts['model']}, 1 sample"} | score_case(drawn[0], healthy, mask)
-    mean = {**facts, "model": f"{facts['model']}, mean of {count}", "seconds": seconds}
-    mean |= score_case(values(result.image), healthy, mask)
+    mean = {**facts, "model": f"{facts['model']}, mean of {len(drawn)}", "seconds": round(filled.seconds, 2)}
+    mean |= score_case(values(filled.result.image), healthy, mask)
     return [single, mean | sample_scores(drawn, healthy, np.where(mask, 0, healthy), mask)]
 
 

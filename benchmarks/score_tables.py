@@ -9,21 +9,16 @@ import numpy as np
 
 from neuromend.evaluate import Summary, paired_differences, summarise, summary
 from neuromend.metrics_samples import SAMPLE_COLUMNS
+from neuromend.score_files import COLUMNS, table
 
 Row = Mapping[str, Any]
 
-# Column -> (heading, factor for display, decimals, better when: high, low, or near 1).
 SHOWN = {
-    "mse": ("MSE x1000", 1000, 2, "low"),
-    "psnr": ("PSNR dB", 1, 2, "high"),
-    "psnr_01": ("PSNR 0-1 dB", 1, 2, "high"),
-    "ssim": ("SSIM", 1, 4, "high"),
-    "ssim_3d": ("3-D SSIM", 1, 4, "high"),
-    "mae": ("MAE x1000", 1000, 1, "low"),
-    "seam": ("seam", 1, 2, "one"),
-    "sharpness": ("sharpness", 1, 2, "one"),
-    "gradient_distance": ("gradient distance x1000", 1000, 1, "low"),
-}
+    column: COLUMNS[column]
+    for column in (
+        "mse", "psnr", "psnr_01", "ssim", "ssim_3d", "mae", "seam", "sharpness", "gradient_distance",
+    )
+}  # fmt: skip
 BY_GROUP = ("psnr_01", "mse", "ssim", "ssim_3d", "seam", "sharpness")
 
 
@@ -81,14 +76,14 @@ def against(by_model: Mapping[str, Sequence[Row]], model: str, baselines: Sequen
         theirs = {row["id"]: row[column] for row in others[best]}
         wins = sum(row[column] < theirs[row["id"]] for row in ours)
         verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart"
-        label = f"{heading}, off 1" if better == "one" else heading
+        label = f"{heading}, off 1" if better == "1" else heading
         lines.append([label, best, f"{mean} [{low}, {high}]", f"{wins}/{len(ours)}", verdict])
     return table(["score", "best classical", "gain (positive: better)", "cases won", "mean"], lines)
 
 
 def badness(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The same rows with every score turned so that low is good."""
-    turn = {"low": float, "high": lambda v: -v, "one": lambda v: abs(v - 1)}
+    turn = {"low": float, "high": lambda v: -v, "1": lambda v: abs(v - 1)}
     return [{"id": row["id"], **{c: turn[SHOWN[c][3]](row[c]) for c in SHOWN}} for row in rows]
 
 
@@ -128,14 +123,3 @@ def interval(found: Summary, column: str) -> str:
     _, factor, digits, _ = SHOWN[column]
     mean, low, high = (f"{value * factor:.{digits}f}" for value in (found.mean, found.low, found.high))
     return f"{mean} [{low}, {high}]"
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, padded so that it reads in a terminal too."""
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    padded = [
-        " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        for line in [head, *lines]
-    ]
-    rule = "-|-".join("-" * width for width in widths)
-    return "\n".join(f"| {line} |" for line in [padded[0], rule, *padded[1:]]) + "\n"

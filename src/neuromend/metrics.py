@@ -112,7 +112,8 @@ def own_scores(prediction: Volume, truth: Volume, voided: Volume, mask: Mask) ->
 
 def intensity_limits(voided: Volume) -> tuple[float, float]:
     """The challenge's limits: the 0.5 (at least 0) and 99.5 percentiles with the background included."""
-    low, high = np.percentile(np.asarray(voided, dtype=np.float64), PERCENTILES)
+    # In the order of the memory: a copy in another order takes longer than the percentiles.
+    low, high = np.percentile(np.asarray(voided, dtype=np.float64).ravel(order="K"), PERCENTILES)
     return max(float(low), 0.0), float(high)
 
 
