@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from neuromend.methods.contract import Method
 from neuromend.methods.fastwavelet3d import FastWavelet3D
+from neuromend.methods.full3d import Full3D
 
 METHODS: dict[str, type[Method]] = {
     "fastwavelet3d": FastWavelet3D,
+    "full3d": Full3D,
 }

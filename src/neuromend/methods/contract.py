@@ -7,13 +7,11 @@ for filling. Tensors are (B, 1, X, Y, Z) in RAS, normalised so that background i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Generator, Tensor
 
-OnStep = Callable[[int, int], None]
-"""Called with (done, of) after every network evaluation of a sampler."""
+from neuromend.diffusion.samplers import OnStep
 
 Sampler = Literal["ddim", "dpmpp", "ddpm", "published"]
 """How a diffusion method walks from noise to tissue: ``diffusion/samplers.py``, or the recipe of its authors."""
