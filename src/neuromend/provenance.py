@@ -169,7 +169,9 @@ class Sidecar(_Record):
 
     def to_json(self) -> str:
         """The text of the file: fixed key order, two-space indent, final newline."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        # A file name of an older system may hold bytes that are no text; they become question marks.
+        return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_sidecar(path: Path | str) -> Sidecar:
