@@ -269,6 +269,7 @@ def paint(
     scale = IntensityScale.estimate(frame.reorient.to_model(scan.values), frame.reorient.to_model(~hole))
     voided = frame.to_model(scale.normalise(scan.values), mask=hole)
     model_hole = frame.mask_to_model(hole)
+    frame.continue_holes(voided, model_hole)
     total = max(1, samples)
     painted: list[NDArray[np.float64]] = []
     for number in range(total):

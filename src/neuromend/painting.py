@@ -126,10 +126,11 @@ class Painter:
         *,
         fast: bool,
     ) -> Array:
-        # Models differ in what the sides must be divisible by; what is added is air, and is cut off again.
+        # Models differ in what the sides must be divisible by; what is added is cut off again.
         pad = [(0, -side % self.method.multiple) for side in voided.shape]
         image, mask = (
-            torch.from_numpy(np.pad(v, pad).astype(np.float32))[None, None] for v in (voided, hole)
+            torch.from_numpy(np.pad(v, pad, mode="edge").astype(np.float32))[None, None]
+            for v in (voided, hole)
         )
         inside = tuple(slice(side) for side in voided.shape)
         try:

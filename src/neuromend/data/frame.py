@@ -211,6 +211,21 @@ class Frame:
             hidden = hidden if taps is None else taps.spread(hidden, dim)
         return self._pad(hidden, False)
 
+    def continue_holes(self, voided: NDArray[np.float32], hidden: Bools) -> None:
+        """Where the mask touches the border of the scan, let scan and mask go on in the padding beyond.
+
+        Otherwise the air of the padding, which nobody has seen, would pass for known and darken the fill.
+
+        Args:
+            voided: (X, Y, Z) from :meth:`to_model`, changed in place.
+            hidden: (X, Y, Z) from :meth:`mask_to_model`, changed in place.
+        """
+        for dim, axis in enumerate(self.axes):
+            for edge, beyond in ((axis.first, slice(0, axis.first)), (axis.stop - 1, slice(axis.stop, None))):
+                if hidden.take(edge, dim).any():
+                    for volume in (voided, hidden):
+                        volume.swapaxes(0, dim)[beyond] = volume.swapaxes(0, dim)[edge]
+
     def to_scan(self, model_values: NDArray[FloatScalar], at: Bools) -> NDArray[FloatScalar]:
         """The inverse of :meth:`to_model`, evaluated only at the scan voxels ``at``.
 
