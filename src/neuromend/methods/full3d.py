@@ -36,7 +36,6 @@ from neuromend.methods.contract import Sampler, check_volumes
 from neuromend.methods.walking import PUBLISHED_STEPS, hole_of, walk, weighted_mean
 from neuromend.networks.unet3d import UNet3D
 
-
 SCHEDULE = Schedule.linear()
 """1000 levels, noise variances 1e-4 to 0.02."""
 
