@@ -1,7 +1,7 @@
 """Random training cases for the default model: a healthy brain, a hole, and how another scanner might see it.
 
 Case i of seed s is always the same case, whatever was drawn before, so a resumed run sees the same data.
-Only subjects whose split is ``train`` in the data's subjects.tsv are ever read.
+Only subjects of the split asked for (a column of the data's subjects.tsv) are ever read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from appearance import as_another_scanner, smooth
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -85,7 +86,7 @@ def load_shapes(data: Path, largest_ml: float = 150.0) -> dict[str, list[LesionS
     shapes: dict[str, list[LesionShape]] = {}
     for kind, (folder, dev_share) in folders.items():
         read = []
-        for number, path in enumerate(sorted(folder.glob("*lesion*.nii.gz"))):
+        for number, path in enumerate(sorted(folder.glob("*.nii.gz"))):
             if number % dev_share == 0:
                 continue
             try:
@@ -131,18 +132,8 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         brain = self.brains[kind][int(rng.integers(len(self.brains[kind])))]
         exact = self.plain or rng.random() < 0.6
         target_ml = float(np.exp(rng.uniform(np.log(0.05), np.log(130))))
-        spacing = (
-            brain.spacing_mm
-            if exact
-            else float(rng.uniform(1.0, 1.4) if kind != "2mm" else rng.uniform(1.6, 2.2))
-        )
-        if not exact and kind == "1mm" and rng.random() < 0.35:
-            spacing = float(rng.uniform(1.4, 2.0))
-        if spacing > 1.5:
-            size = (80, 96, 80) if spacing > 1.8 else (96, 112, 96)
-        else:
-            size = (80, 80, 80) if target_ml < 4 else (96, 96, 96) if target_ml < 25 else (112, 112, 112)
-
+        spacing = brain.spacing_mm if exact else _another_spacing(rng, kind)
+        size = crop_size(spacing, target_ml)
         shape = self._shape(rng, brain, target_ml)
         centre = self._centre(rng, brain, shape)
         place = self._placement(rng, brain, size, spacing, centre, exact)
@@ -153,23 +144,9 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         if self.plain:
             clean = seen = image
         else:
-            clean, seen, mirror = self._appearance(rng, image, mirror, brain.labels)
-        scale = IntensityScale.estimate(seen, ~mask)
+            clean, seen, mirror = as_another_scanner(rng, image, mirror, brain.labels)
         gain = 1.0 if self.plain else float(rng.uniform(0.75, 1.2))
-        clean, seen, mirror = (scale.normalise(v) * np.float32(gain) for v in (clean, seen, mirror))
-        voided = np.where(mask, np.float32(0), seen)
-        base = harmonic(voided, mask)
-        hidden = ndimage.affine_transform(mask.astype(np.uint8), reflect[:3, :3], reflect[:3, 3], order=0) > 0
-        if hidden.any():
-            reflected = ndimage.affine_transform(base, reflect[:3, :3], reflect[:3, 3], order=1)
-            mirror = np.where(hidden, reflected, mirror)
-        case = {
-            "healthy": np.where(mask, clean, seen),
-            "voided": voided,
-            "mask": mask,
-            "base": base,
-            "mirror": mirror,
-        }
+        case = conceal(clean, seen, mirror, mask, reflect, gain)
         if not self.plain and rng.random() < 0.5:
             case = {name: v[::-1] for name, v in case.items()}
         return case
@@ -288,36 +265,54 @@ class Cases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             return None
         return mask
 
-    def _appearance(
-        self, rng: np.random.Generator, image: Array, mirror: Array, labels: bool
-    ) -> tuple[Array, Array, Array]:
-        """(clean, seen, mirror): intensities in about 0..1; ``seen`` has noise that ``clean`` has not."""
-        if labels:
-            means = _tissue_means(rng)
-            seed = int(rng.integers(2**31))
-            image, mirror = (
-                _paint(np.random.default_rng([seed, k]), v, means) for k, v in enumerate((image, mirror))
-            )
-        else:
-            image, mirror = image / 255, mirror / 255
-        gamma = float(np.exp(rng.normal(0, 0.18)))
-        image, mirror = np.clip(image, 0, None) ** gamma, np.clip(mirror, 0, None) ** gamma
-        if rng.random() < 0.3:
-            seed = int(rng.integers(2**31))
-            image, mirror = (_with_skull(np.random.default_rng(seed), v) for v in (image, mirror))
-        if rng.random() < 0.6:
-            image = image * _bias_field(rng, image.shape, float(rng.uniform(0, 0.35)))
-        if rng.random() < 0.12:
-            image = _thick_slices(image, int(rng.integers(3)), int(rng.integers(2, 6)))
-        if rng.random() < 0.1:
-            image = ndimage.gaussian_filter(image, float(rng.uniform(0.3, 0.8)))
-        clean = seen = image.astype(np.float32)
-        if rng.random() < 0.4:
-            seen = np.abs(
-                clean + rng.standard_normal(clean.shape, np.float32) * np.float32(rng.uniform(0, 0.05))
-            )
-            seen = np.where(clean > 0, seen, clean) if rng.random() < 0.6 else seen
-        return clean, seen.astype(np.float32), mirror.astype(np.float32)
+
+def crop_size(spacing_mm: float, lesion_ml: float) -> tuple[int, int, int]:
+    """Sides in voxels: the whole brain where voxels are large, else room around the lesion."""
+    if spacing_mm > 1.5:
+        return (80, 96, 80) if spacing_mm > 1.8 else (96, 112, 96)
+    return (80, 80, 80) if lesion_ml < 4 else (96, 96, 96) if lesion_ml < 25 else (112, 112, 112)
+
+
+def conceal(
+    clean: Array,
+    seen: Array,
+    mirror: Array,
+    mask: NDArray[np.bool_],
+    reflect: NDArray[np.float64],
+    gain: float = 1.0,
+) -> dict[str, Array]:
+    """Hide the tissue under the mask, in every picture of it that the network is shown.
+
+    Args:
+        clean, seen: (x, y, z) the brain without and with noise.
+        mirror: the reflected brain; its voxel p shows what ``seen`` has at ``reflect`` p.
+        mask: True where tissue is to be hidden.
+        reflect: (4, 4) voxel -> voxel.
+        gain: factor on the normalised intensities.
+
+    Returns:
+        healthy (clean in the mask), voided, mask, base (the harmonic fill) and mirror, where the reflected base
+        stands in for all that was interpolated from a hidden voxel.
+    """
+    scale = IntensityScale.estimate(seen, ~mask)
+    clean, seen, mirror = (scale.normalise(v) * np.float32(gain) for v in (clean, seen, mirror))
+    voided = np.where(mask, np.float32(0), seen)
+    base = harmonic(voided, mask)
+    weight = ndimage.affine_transform(
+        mask.astype(np.float32), reflect[:3, :3], reflect[:3, 3], order=1, mode="grid-constant"
+    )
+    hidden = weight > 0  # also half a voxel beyond the border of the crop
+    if hidden.any():
+        reflected = ndimage.affine_transform(base, reflect[:3, :3], reflect[:3, 3], order=1)
+        mirror = np.where(hidden, reflected, mirror)
+    healthy = np.where(mask, clean, seen)
+    return {"healthy": healthy, "voided": voided, "mask": mask, "base": base, "mirror": mirror}
+
+
+def _another_spacing(rng: np.random.Generator, kind: str) -> float:
+    """The voxel size, in mm, that a scan is resampled to; some scans at 1 mm become coarse ones."""
+    spacing = float(rng.uniform(1.6, 2.2) if kind == "2mm" else rng.uniform(1.0, 1.4))
+    return float(rng.uniform(1.4, 2.0)) if kind == "1mm" and rng.random() < 0.35 else spacing
 
 
 def _crop(source: NDArray[np.generic], corner: NDArray[np.int_], size: tuple[int, int, int]) -> Array:
@@ -340,71 +335,6 @@ def _scattered(rng: np.random.Generator, shape: tuple[int, int, int], spacing: f
     """
     scale_mm = float(np.exp(rng.uniform(np.log(5), np.log(35))))
     extent = np.array(shape) * spacing
-    field = _smooth(rng, shape, tuple(int(n) for n in np.ceil(extent / scale_mm) + 2))
-    field += 0.35 * _smooth(rng, shape, tuple(int(n) for n in np.ceil(2.5 * extent / scale_mm) + 2))
+    field = smooth(rng, shape, tuple(int(n) for n in np.ceil(extent / scale_mm) + 2))
+    field += 0.35 * smooth(rng, shape, tuple(int(n) for n in np.ceil(2.5 * extent / scale_mm) + 2))
     return field > np.quantile(field[::3, ::3, ::3], 1 - rng.uniform(0.1, 0.3))
-
-
-def _smooth(rng: np.random.Generator, shape: tuple[int, ...], knots: tuple[int, ...]) -> Array:
-    """Smooth noise of about unit variance: a coarse grid, linearly enlarged."""
-    coarse = rng.standard_normal(knots).astype(np.float32)
-    matrix = [(k - 1) / (n - 1) for k, n in zip(knots, shape, strict=True)]
-    return ndimage.affine_transform(coarse, matrix, output_shape=shape, order=1)
-
-
-def _bias_field(rng: np.random.Generator, shape: tuple[int, ...], strength: float) -> Array:
-    """A multiplicative field exp(strength * smooth), quadratic in the coordinates."""
-    axes = np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in shape], indexing="ij", sparse=True)
-    c = rng.normal(0, 1, 6).astype(np.float32)
-    x, y, z = axes
-    return np.exp(
-        np.float32(strength)
-        * (c[0] * x + c[1] * y + c[2] * z + 0.5 * (c[3] * x * x + c[4] * y * y + c[5] * z * z))
-        / 1.5
-    )
-
-
-def _with_skull(rng: np.random.Generator, image: Array) -> Array:
-    """Put made-up meninges, skull, fat and muscle around a stripped brain: shells of its blurred outline."""
-    soft = ndimage.uniform_filter((image > 0).astype(np.float32), 9)
-    soft = ndimage.uniform_filter(soft, 9)
-    texture = _smooth(rng, image.shape, (9, 9, 9))
-    csf, bone = 0.25 + 0.15 * rng.random(), 0.02 + 0.15 * rng.random()
-    fat, muscle = 0.5 + 0.9 * rng.random(), 0.2 + 0.4 * rng.random()
-    edges = np.sort(rng.uniform(0.0, 0.35, 3))[::-1]
-    shell = np.full(image.shape, muscle * (0.3 + 0.7 * (rng.random() < 0.5)), np.float32)
-    shell[soft > 1e-6] = muscle
-    shell[soft > edges[2]] = fat
-    shell[soft > edges[1]] = bone
-    shell[soft > edges[0]] = csf
-    return np.where(image > 0, image, shell * (1 + 0.15 * texture)).astype(np.float32)
-
-
-def _thick_slices(image: Array, axis: int, factor: int) -> Array:
-    """Average slices in groups and interpolate back, as a scan with thick slices looks on a fine grid."""
-    blurred = ndimage.uniform_filter1d(image, factor, axis=axis)
-    picked = np.take(blurred, np.arange(factor // 2, image.shape[axis], factor), axis=axis)
-    matrix = np.ones(3)
-    matrix[axis] = 1 / factor
-    offset = np.zeros(3)
-    offset[axis] = -(factor // 2) / factor
-    return ndimage.affine_transform(picked, matrix, offset, image.shape, order=1, mode="nearest")
-
-
-def _tissue_means(rng: np.random.Generator) -> Array:
-    """Mean intensity of the ten classes (data README): T1-like with scatter, or (one in four) arbitrary."""
-    t1 = np.array([0, 0.2, 0.55, 0.85, 0.68, 0.55, 0.8, 0.78, 0.3, 0.6])
-    means = rng.uniform(0.1, 1.0, 10) if rng.random() < 0.25 else t1 * np.exp(rng.normal(0, 0.12, 10))
-    means[0] = 0
-    return means.astype(np.float32)
-
-
-def _paint(rng: np.random.Generator, labels: Array, means: Array) -> Array:
-    """Draw an image from a label map: class means, smooth and voxel noise, partial volume by blurring."""
-    classes = np.clip(labels, 0, 9).astype(np.intp)
-    image = means[classes] * (1 + 0.05 * _smooth(rng, labels.shape, (12, 12, 12)))
-    image += (
-        (classes > 0) * rng.standard_normal(labels.shape, np.float32) * np.float32(rng.uniform(0.01, 0.05))
-    )
-    blurred = ndimage.gaussian_filter(image, float(rng.uniform(0.4, 0.8)))
-    return np.where(classes > 0, np.maximum(blurred, 0.01), 0).astype(np.float32)
