@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHAPE = (20, 22, 24)
-AFFINE = np.array([[-1.0, 0, 0, 10], [0, -1.0, 0, 239], [0, 0, 1.0, -5], [0, 0, 0, 1]])
+AFFINE = np.array([[-3.0, 0, 0, 10], [0, -3.0, 0, 239], [0, 0, 3.0, -5], [0, 0, 0, 1]])
 IDS = ("BraTS-GLI-00003-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000")
 
 

@@ -3,15 +3,20 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from neuromend.errors import GeometryError, InputError
 from neuromend.evaluate import (
     SIZE_CLASSES,
+    EvaluationError,
+    blind_fill,
     paired_differences,
     score_case,
     size_class,
@@ -46,6 +51,125 @@ def test_the_limits_of_a_case_come_from_the_voided_truth(healthy: np.ndarray, ma
     bright = healthy.copy()
     bright[mask] = 5000  # the hidden content must not stretch the range
     assert score_case(np.zeros_like(bright), bright, mask)["mse"] == pytest.approx(1)
+
+
+def test_the_limits_may_come_from_another_voided_image(healthy: np.ndarray, mask: np.ndarray) -> None:
+    voided = np.where(mask, 0, healthy)
+    voided[8:] = 0  # the challenge's also lacks the tumour
+    low, high = np.percentile(voided, [0.5, 99.5])
+    scores = score_case(healthy - 5, healthy, mask, voided)
+    assert scores != score_case(healthy - 5, healthy, mask)
+    clipped = healthy.clip(low, high) - (healthy - 5).clip(low, high)
+    assert scores["mse"] == pytest.approx(np.mean((clipped[mask] / (high - low)) ** 2))
+
+
+# TR-13: whatever is changed in the metrics, these numbers must stay (pair: see the test; no random numbers).
+GOLDEN = {
+    "ssim": 0.9780503881541681,
+    "mse": 0.006115121811804733,
+    "rmse": 0.07819924431735087,
+    "mae": 0.06312908903001806,
+    "msle": 0.002163067412193621,
+    "psnr": 19.457092825106614,
+    "psnr_eps": 19.457092825106457,
+    "psnr_01": 22.135948874964242,
+    "psnr_01_eps": 22.13594887496409,
+    "psnr_max": 22.135948874964242,
+    "psnr_max_eps": 22.13594887496409,
+    "ssim_3d": 0.9557333651946553,
+    "seam": 1.202481132034928,
+    "sharpness": 0.9071685257278334,
+    "histogram_distance": 0.05474338560141047,
+    "gradient_distance": 0.015745940798564735,
+}
+
+
+def test_the_scores_of_a_fixed_pair_are_frozen() -> None:
+    x, y, z = np.meshgrid(*(np.arange(n) for n in (14, 15, 16)), indexing="ij")
+    truth = 500 + 200 * np.sin(x / 2.1) + 150 * np.cos(y / 1.7 + z / 3.3) + 90 * np.sin(z * 1.9)
+    truth[:2] = 0
+    filled = 0.8 * truth + 60 * np.cos(x * y / 5.0 + z) + 70
+    mask = (x - 6) ** 2 / 9 + (y - 7) ** 2 / 16 + (z - 9) ** 2 / 25 < 1
+    voided = np.where(mask | (x > 11), 0, truth)
+    assert score_case(filled, truth, mask, voided) == pytest.approx(GOLDEN, rel=1e-9)
+
+
+class TestBlindFill:
+    """With fills that are functions of the two arrays."""
+
+    @pytest.fixture
+    def scan(self, healthy: np.ndarray) -> Any:
+        return nib.Nifti1Image(healthy.astype(np.int16), np.diag([3.0, 4, 5, 1]))
+
+    @staticmethod
+    def fill(function: Any, scan: Any, hole: Any, samples: int = 0) -> Any:
+        values, mask = np.asarray(scan.dataobj), np.asarray(hole.dataobj) != 0
+        image = nib.Nifti1Image(np.asarray(function(values, mask), np.float32), scan.affine)
+        return SimpleNamespace(image=image, samples=(image,) * samples)
+
+    def test_the_method_never_sees_the_hidden_tissue(self, scan: Any, mask: np.ndarray) -> None:
+        seen = []
+
+        def look(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
+            seen.append((values, hole))
+            return values
+
+        filled = blind_fill(partial(self.fill, look), scan, mask, seed=3)
+        ((values, hole),) = seen
+        truth = np.asarray(scan.dataobj)
+        assert np.array_equal(hole, mask)
+        assert np.array_equal(values[~mask], truth[~mask])
+        assert (values.dtype, np.corrcoef(values[mask], truth[mask])[0, 1] < 0.4) == (np.int16, True)
+        assert truth[~mask].min() <= values[mask].min() <= values[mask].max() <= truth[~mask].max()
+        assert filled.seconds > 0
+
+    def test_a_blind_method_is_proven_with_other_noise(self, scan: Any, mask: np.ndarray) -> None:
+        seen = []
+
+        def ring(values: np.ndarray, hole: np.ndarray) -> np.ndarray:
+            seen.append(values[hole])
+            return np.where(hole, values[~hole].mean(), values)
+
+        filled = blind_fill(partial(self.fill, ring, samples=2), scan, mask, prove=True)
+        assert len(seen) == 2
+        assert seen[0].mean() - seen[1].mean() > 10
+        assert len(filled.result.samples) == 2
+
+    @pytest.mark.parametrize("peek", [lambda v, m: v, lambda v, m: np.where(m, v.mean(), v)])
+    def test_a_method_that_looks_into_the_hole_is_refused(
+        self, scan: Any, mask: np.ndarray, peek: Any
+    ) -> None:
+        blind_fill(partial(self.fill, peek), scan, mask)
+        with pytest.raises(EvaluationError, match=r"\d+ of 60 filled voxels differ; expected 0") as caught:
+            blind_fill(partial(self.fill, peek), scan, mask, prove=True)
+        assert (caught.value.code, caught.value.exit_status) == ("TR-12", 65)
+
+    def test_one_sample_that_looks_is_enough(self, scan: Any, mask: np.ndarray) -> None:
+        def fill(image: Any, hole: Any) -> Any:
+            one = self.fill(lambda v, m: np.where(m, 7, v), image, hole)
+            one.samples = (
+                one.image,
+                self.fill(lambda v, m: np.where(m, v.max(where=m, initial=0), v), image, hole).image,
+            )
+            return one
+
+        with pytest.raises(EvaluationError, match="60 of 60 filled voxels differ"):
+            blind_fill(fill, scan, mask, prove=True)
+
+    def test_a_method_that_differs_from_run_to_run_proves_nothing(self, scan: Any, mask: np.ndarray) -> None:
+        rng = np.random.default_rng(0)
+        noisy = partial(self.fill, lambda v, m: np.where(m, rng.uniform(size=v.shape), v))
+        with pytest.raises(
+            EvaluationError, match="the same input filled twice differs in 60 of 60"
+        ) as caught:
+            blind_fill(noisy, scan, mask, prove=True)
+        assert caught.value.code == "TR-12"
+
+    def test_a_mask_of_another_grid_or_an_empty_one_is_refused(self, scan: Any, mask: np.ndarray) -> None:
+        with pytest.raises(GeometryError):
+            blind_fill(partial(self.fill, lambda v, m: v), scan, mask[1:])
+        with pytest.raises(InputError):
+            blind_fill(partial(self.fill, lambda v, m: v), scan, np.zeros_like(mask))
 
 
 def test_a_case_is_scored_alike_in_integers_and_in_floats(mask: np.ndarray) -> None:
@@ -109,6 +233,8 @@ def test_a_summary_has_the_groups_in_order_and_only_those_with_cases() -> None:
     groups = summarise(rows, ["mse"])
     assert list(groups) == ["all", "<1 ml", "5-20 ml", "cortex", "brainstem"]
     assert [groups[name]["mse"].mean for name in groups] == [2.0, 1.5, 3.0, 2.5, 1.0]
+    nowhere = [{**row, "site": ""} for row in rows]
+    assert list(summarise(nowhere, ["mse"])) == ["all", "<1 ml", "5-20 ml"]
 
 
 def test_paired_differences_match_cases_by_name_not_by_order() -> None:

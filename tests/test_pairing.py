@@ -127,6 +127,7 @@ HEAD = "id\tprediction\ttruth\tmask"
 )
 def test_a_wrong_table_is_refused_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
     table = write_table(tmp_path, *lines)
+    (tmp_path / "b").write_text("")
     with pytest.raises(InputError, match=message) as caught:
         pair_table(table)
     assert (caught.value.code, caught.value.exit_status, caught.value.path) == ("EV-03", 65, table)

@@ -119,16 +119,16 @@ def pair_table(table: Path) -> Pairing:
             for name in (*TABLE_COLUMNS[1:], *OPTIONAL_COLUMNS[:3])
             if cells.get(name)
         }
+        if not paths["prediction"].exists():
+            missing.append(cells["id"])
+            continue
         samples: Sequence[Path] = ()
         if pattern := cells.get("samples"):
             samples = _matching(table.parent, pattern)
             if len(samples) < 2:
                 what = f"line {number}: {len(samples)} files match samples '{pattern}', expected 2 or more"
                 raise _bad_table(table, what)
-        if paths["prediction"].exists():
-            pairs.append(Pair(cells["id"], **paths, samples=tuple(samples)))
-        else:
-            missing.append(cells["id"])
+        pairs.append(Pair(cells["id"], **paths, samples=tuple(samples)))
     return Pairing(tuple(pairs), tuple(missing))
 
 
