@@ -8,12 +8,14 @@ from neuromend.methods.full3d import Full3D
 from neuromend.methods.pseudo3d import Pseudo3D
 from neuromend.methods.sequential2d import Sequential2D
 from neuromend.methods.slice2d import Slice2D
+from neuromend.methods.unet3d import RegressionUNet3D
 from neuromend.methods.wavelet3d import Wavelet3D
 
 METHODS: dict[str, type[Method]] = {
     "fastwavelet3d": FastWavelet3D,
     "full3d": Full3D,
     "wavelet3d": Wavelet3D,
+    "unet3d": RegressionUNet3D,
     "slice2d": Slice2D,
     "sequential2d": Sequential2D,
     "pseudo3d": Pseudo3D,
