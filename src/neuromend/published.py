@@ -38,11 +38,13 @@ class Source:
         title: of the published model, for people.
         prefix: stands before every published name here.
         unused: beginnings of published names that sampling and training here do without.
+        ones: tensors that the published file lacks and that are 1 in a trained model.
     """
 
     title: str
     prefix: str = "network."
     unused: tuple[str, ...] = ()
+    ones: tuple[str, ...] = ()
 
 
 PUBLISHED: dict[str, Source] = {
@@ -51,6 +53,21 @@ PUBLISHED: dict[str, Source] = {
     "pseudo3d": Source("DDPM_Pseudo3D"),
     "full3d": Source("DDPM_3D_mem_eff"),
     "wavelet3d": Source("WDM_3D"),
+    "latent3d": Source(
+        "LDM_3D",
+        prefix="",
+        unused=(
+            "alphas_cumprod",
+            "betas",
+            "log_one_minus_",
+            "posterior_",
+            "sqrt_",
+            "vqgan.image_discriminator.",
+            "vqgan.perceptual_model.",
+            "vqgan.video_discriminator.",
+        ),
+        ones=("vqgan.codebook.initialised",),
+    ),
 }
 
 
@@ -80,6 +97,7 @@ def import_weights(
         for key, value in tensors.items()
         if source.prefix + key in expected or not key.startswith(source.unused or ("\0",))
     }
+    found |= {key: torch.ones(expected[key]) for key in source.ones if key not in found}
     _check(method, preset, expected, found, source, path)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from neuromend.methods.contract import Method
 from neuromend.methods.fastwavelet3d import FastWavelet3D
 from neuromend.methods.full3d import Full3D
+from neuromend.methods.latent3d import Latent3D
 from neuromend.methods.pseudo3d import Pseudo3D
 from neuromend.methods.sequential2d import Sequential2D
 from neuromend.methods.slice2d import Slice2D
@@ -19,4 +20,5 @@ METHODS: dict[str, type[Method]] = {
     "slice2d": Slice2D,
     "sequential2d": Sequential2D,
     "pseudo3d": Pseudo3D,
+    "latent3d": Latent3D,
 }
