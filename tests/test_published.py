@@ -24,8 +24,10 @@ def authors_state(method: str = "pseudo3d") -> dict[str, Tensor]:
     torch.manual_seed(2)
     build: Any = METHODS[method]
     state = build(build.PRESETS["tiny"]).state_dict()
-    prefix = PUBLISHED[method].prefix
-    return {key.removeprefix(prefix): torch.randn_like(value) for key, value in state.items()}
+    prefix, added = PUBLISHED[method].prefix, PUBLISHED[method].ones
+    return {
+        key.removeprefix(prefix): torch.randn(value.shape) for key, value in state.items() if key not in added
+    }
 
 
 def saved(content: Any, path: Path) -> Path:
@@ -49,6 +51,14 @@ def test_a_bare_state_dict_becomes_a_model_that_computes_the_same(method: str, t
     licence = (tmp_path / "model" / "LICENSE-WEIGHTS.md").read_text()
     assert "not neuromend's" in licence
     assert manifest.training["source_sha256"] in licence
+
+
+def test_what_the_latent_method_does_without_is_left_out(tmp_path: Path) -> None:
+    state = authors_state("latent3d") | {"betas": torch.ones(3), "vqgan.perceptual_model.lin0": torch.ones(1)}
+    file = saved({"step": 9, "model": {}, "ema": state}, tmp_path / "model-325.pt")
+    assert import_weights("latent3d", file, tmp_path / "model", preset="tiny").ema
+    module: Any = load_method(resolve_model(tmp_path / "model"), torch.device("cpu"))
+    assert bool(module.vqgan.codebook.initialised)
 
 
 @pytest.mark.parametrize(
