@@ -238,7 +238,7 @@ def test_a_torch_save_archive_is_refused_unopened(model: Path, tmp_path: Path) -
 
 
 def test_no_module_of_the_package_can_unpickle() -> None:
-    """Static: nobody imports pickle and nobody calls torch.load or numpy.load."""
+    """MO-02: nobody imports pickle and nobody calls torch.load or numpy.load."""
     modules = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,13 +1,11 @@
 """Rows of the catalogue of faults that need the whole way through the command line.
 
 Names of files (IN-38), large fields of view (IN-33), scans filled before (IN-41), the mask in the record (MA-15,
-MA-20), results that are kept (RT-05), a device that gives out (RT-11, RT-14), strange environments (RT-20 to
-RT-23) and what a record must hold (RT-25).
+MA-20), results that are kept (RT-05), strange environments (RT-20 to RT-23) and what a record must hold (RT-25).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -15,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -26,11 +23,10 @@ import neuromend
 from neuromend import cli
 from neuromend.data.masks import MaskOptions
 from neuromend.doctor import synthetic_head
-from neuromend.errors import DeviceError
 from neuromend.filling import frame_of
-from neuromend.models import resolve_model
-from neuromend.painting import Painter
 from neuromend.reading import ReadOptions, load_pair
+
+from .filling_cases import save_network
 
 Run = Callable[..., tuple[int, str, str]]
 AFFINE = np.diag([5.5, 6.0, 6.5, 1.0])
@@ -172,66 +168,21 @@ def test_a_kept_output_is_not_called_done(run: Run, tmp_path: Path) -> None:
     assert f"filled: {tmp_path / 'out.nii'}" in out
 
 
-class _Method(torch.nn.Module):
-    """Fills with the noise that it is given; the first calls end with the faults that it is made with."""
-
-    multiple = 1
-
-    def __init__(self, faults: list[BaseException]) -> None:
-        super().__init__()
-        self.faults = faults
-
-    def sample(self, voided: torch.Tensor, mask: torch.Tensor, *, generator: Any, **_: Any) -> torch.Tensor:
-        noise = torch.randn(voided.shape, generator=generator)
-        if self.faults:
-            raise self.faults.pop(0)
-        return torch.where(mask > 0, noise, voided)
-
-
-def painted(made: Painter) -> np.ndarray:
-    voided, hole = np.zeros((3, 4, 5), np.float32), np.ones((3, 4, 5), np.bool_)
-    return made.paint(voided, hole, steps=1, seed=3, number=0, on_step=None)
-
-
-@pytest.fixture
-def painter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Painter]:
-    """A painter on what it takes for a GPU."""
-    monkeypatch.setattr("neuromend.painting.bf16_is_fast", lambda _: False)
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, _: tensor)
-
-    def make(*faults: BaseException, fallback: bool = True) -> Painter:
-        made = Painter(resolve_model("ring-mean"), torch.device("cuda"), fallback=fallback)
-        made.method = _Method(list(faults))
-        return made
-
-    return make
-
-
-def test_a_gpu_that_runs_out_of_memory_hands_over_to_the_cpu_with_the_same_noise(
-    painter: Callable[..., Painter],
-) -> None:
-    """RT-11, RT-14: also when another process took the memory."""
-    made = painter(torch.OutOfMemoryError("CUDA out of memory"))
-    found = painted(made)
-    assert made.device == torch.device("cpu")
-    assert [(finding.code, finding.level) for finding in made.findings] == [("RT-11", "warning")]
-    np.testing.assert_array_equal(found, painted(painter()))
-
-
-def test_the_handover_can_be_forbidden(painter: Callable[..., Painter]) -> None:
-    """RT-11: --no-fallback."""
-    with pytest.raises(DeviceError, match="ran out of memory") as caught:
-        painted(painter(torch.OutOfMemoryError("CUDA out of memory"), fallback=False))
-    assert (caught.value.code, caught.value.exit_status) == ("RT-11", 69)
-
-
-def test_other_faults_of_the_device_are_not_taken_for_lack_of_memory(
-    painter: Callable[..., Painter],
-) -> None:
-    """RT-11: only what torch itself calls out of memory."""
-    with pytest.raises(RuntimeError, match="illegal"):
-        painted(painter(RuntimeError("CUDA error: an illegal memory access was encountered")))
+def test_another_number_of_threads_changes_less_than_a_thousandth_of_the_range(tmp_path: Path) -> None:
+    """RT-25: as docs/start.md says."""
+    network = save_network(tmp_path / "tiny")
+    scan, mask = (nib.load(path) for path in pair(tmp_path))
+    scan = nib.Nifti1Image(np.asarray(scan.dataobj, np.float32), scan.affine)
+    before = torch.get_num_threads()
+    try:
+        fills = [
+            np.asarray(neuromend.fill(scan, mask, model=network, device="cpu", threads=n).image.dataobj)
+            for n in (1, 2, 3)
+        ]
+    finally:
+        torch.set_num_threads(before)
+    apart = max(float(np.abs(fill - fills[0]).max()) for fill in fills)
+    assert apart < 1e-3 * float(np.ptp(fills[0]))
 
 
 def test_the_record_tells_device_threads_and_versions(tmp_path: Path) -> None:

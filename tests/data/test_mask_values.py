@@ -187,6 +187,7 @@ def test_values_that_mean_nothing_are_refused(bad: float, says: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
 def test_zero_and_one_of_any_type_is_a_mask(dtype: type) -> None:
+    """MA-08."""
     result = prepare(volume(LESION.astype(dtype)))
     assert np.array_equal(result.voxels, LESION)
     assert levels(result) == {}
