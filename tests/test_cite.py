@@ -45,6 +45,8 @@ def test_samples_clipping_and_commit_are_told_where_there_were_any(make_sidecar:
     assert "(commit cccccccccccc)" in text
     text = methods_paragraph(make_sidecar(settings={"samples": 1, "steps": 1}))
     assert "as one sample in 1 step with seed 17" in text
+    text = methods_paragraph(make_sidecar(settings={"samples": 0, "options": {"expected_fill": False}}))
+    assert "as one sample in 4 steps with seed 17" in text
 
 
 def test_a_classical_fill_has_no_weights_seed_or_steps(make_sidecar: MakeSidecar) -> None:

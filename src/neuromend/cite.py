@@ -47,8 +47,8 @@ def _model_words(sidecar: Sidecar) -> str:
         return f"classical fill '{model.name}' (no trained weights)"
     words = f"model '{model.name}' (method {model.method}, weights SHA-256 {model.weights_sha256[:16]}...)"
     steps = f"{settings.steps} step" if settings.steps == 1 else f"{settings.steps} steps"
-    if settings.samples == 0:
+    if settings.samples == 0 and settings.options.get("expected_fill", True):
         return f"{words}, as the expected fill in {steps}"
-    if settings.samples == 1:
+    if settings.samples < 2:
         return f"{words}, as one sample in {steps} with seed {settings.seed}"
     return f"{words}, as the mean of {settings.samples} samples in {steps} each with seed {settings.seed}"

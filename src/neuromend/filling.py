@@ -49,10 +49,6 @@ BYTES_PER_VOXEL = 330
 """Peak memory of a fill per voxel of the model's volume; benchmarks/bench_fill.py measures it."""
 
 
-EXPECTED_SEED = 0
-"""The expected fill is one, whatever seed is given: the traces of noise that the network sees are these."""
-
-
 @dataclass(frozen=True, eq=False)
 class FillResult:
     """What a fill gives.
@@ -179,9 +175,10 @@ def fill(
     tell("loading the model", 0, 1)
     painter = Painter(entry, place, fallback=fallback)
     steps = painter.steps_for(steps, sampling=samples > 0)
+    chosen = _plain(options, reading) | {"expected_fill": samples == 0 and painter.knows_expected_fill}
     job = Job(
         scan, lesion, mask_source, entry, frame,
-        settings=SettingsRecord(seed=seed, steps=steps, samples=samples, options=_plain(options, reading)),
+        settings=SettingsRecord(seed=seed, steps=steps, samples=samples, options=chosen),
         device=str(place), threads=threads, started=started, command=command,
         skull_stripped=looks_skull_stripped(scan, lesion.voxels),
     )  # fmt: skip
@@ -270,6 +267,7 @@ def paint(
     voided = frame.to_model(scale.normalise(scan.values), mask=hole)
     model_hole = frame.mask_to_model(hole)
     frame.continue_holes(voided, model_hole)
+    seed = painter.seed_for(seed, sampling=samples > 0)
     total = max(1, samples)
     painted: list[NDArray[np.float64]] = []
     for number in range(total):
@@ -277,14 +275,7 @@ def paint(
         def step_done(done: int, of: int, number: int = number) -> None:
             on_step("filling", number * of + done, total * of)
 
-        filled = painter.paint(
-            voided,
-            model_hole,
-            steps=steps,
-            seed=seed if samples else EXPECTED_SEED,
-            number=number,
-            on_step=step_done,
-        )
+        filled = painter.paint(voided, model_hole, steps=steps, seed=seed, number=number, on_step=step_done)
         painted.append(scale.restore(frame.to_scan(filled, hole)))
         on_step("filling", number + 1, total)
     mean = np.mean(painted, axis=0) if samples > 1 else painted[0]

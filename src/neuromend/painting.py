@@ -24,6 +24,9 @@ OnStep = Callable[[int, int], None]
 SEED_STRIDE = 0x9E3779B97F4A7C15
 """Sample k of seed s is seeded with s + k * this (mod 2**63), whatever number of samples is drawn."""
 
+EXPECTED_SEED = 0
+"""Seeds the traces of noise that a network sees at the highest noise level, where the expected fill is made."""
+
 
 class Painter:
     """A model, loaded once, that fills holes.
@@ -44,6 +47,11 @@ class Painter:
         self.findings: list[Finding] = []
         self.method: Any = None if entry.is_classical else load_method(entry, device)
 
+    @property
+    def knows_expected_fill(self) -> bool:
+        """Whether the answer without sampling is the expected fill; else it is one random sample."""
+        return self.method is None or self.method.expected_steps is not None
+
     def steps_for(self, wanted: int | None, *, sampling: bool) -> int:
         """How many denoising steps to make: what was asked for, else the method's own default.
 
@@ -52,13 +60,17 @@ class Painter:
         if self.method is None:
             return 1
         expected = self.method.expected_steps
-        if sampling or expected is None:
+        if sampling or not self.knows_expected_fill:
             return wanted or int(self.method.default_steps)
         if wanted not in (None, expected):
             self._note(
                 "UX-01", "note", f"the expected fill takes {expected} step(s); --steps is for --samples"
             )
         return int(expected)
+
+    def seed_for(self, wanted: int, *, sampling: bool) -> int:
+        """The seed of a run: the expected fill is one, whatever seed was asked for."""
+        return wanted if sampling or not self.knows_expected_fill else EXPECTED_SEED
 
     def paint(
         self,

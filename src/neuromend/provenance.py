@@ -73,8 +73,10 @@ class SettingsRecord(_Record):
     """What decides the result besides inputs and model.
 
     Attributes:
-        samples: 0 is the expected fill, which needs no seed.
-        options: every other setting (how the files were read, how the mask was made).
+        samples: how many were averaged; 0 is the expected fill, which needs no seed, or one random fill where
+            the method knows no expected one.
+        options: every other setting (how the files were read, how the mask was made) and ``expected_fill``,
+            whether this is one.
     """
 
     seed: int
