@@ -284,7 +284,12 @@ ROWS: dict[str, list[str] | str] = {
         _DISK + "test_a_failure_at_any_point_leaves_whole_files_only",
     ],
     "RT-04": [_DISK + "test_an_existing_output_is_refused_unless_it_may_be_replaced"],
-    "RT-05": [_ENDS + "test_a_kept_output_is_not_called_done"],
+    "RT-05": [
+        "test_saving.py::test_complete_output_of_the_same_run_is_kept",
+        "test_saving.py::test_another_setting_or_model_is_done_again",
+        "test_saving.py::test_incomplete_or_edited_output_is_done_again",
+        _ENDS + "test_a_kept_output_is_not_called_done",
+    ],
     "RT-06": [
         _DISK + "test_a_kill_at_any_point_leaves_whole_files_and_hidden_ones",
         _DISK + "test_only_old_hidden_files_of_ours_are_removed",
