@@ -63,7 +63,7 @@ def noise(seed: int = 5) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def losses(module: Any, case: tuple[Tensor, Tensor, Tensor], count: int = 8) -> float:
+def losses(module: Any, case: tuple[Tensor, Tensor, Tensor], count: int = 4) -> float:
     """The mean loss over a few fixed draws of noise and noise level."""
     with torch.no_grad():
         return sum(float(module.loss(*case, noise(100 + k))) for k in range(count)) / count
