@@ -10,7 +10,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 MPLBACKEND=Agg
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-fill score-dev train wheel clean
+.PHONY: help demo test check bench-fill score-dev leaderboard train wheel clean
 
 help:
 	@echo "make demo        fill a real scan with a simulated lesion; prints where the results are"
@@ -18,6 +18,7 @@ help:
 	@echo "make check       ruff, mypy, direction of imports"
 	@echo "make bench-fill  wall time and peak memory of a fill"
 	@echo "make score-dev   scores of the default model and the classical fills on the dev persons"
+	@echo "make leaderboard all methods on the dev persons, as docs/results.md and a page; goes on where it stopped"
 	@echo "make train       train the default model"
 	@echo "make wheel       build dist/*.whl"
 	@echo "make clean       remove .venv and everything built"
@@ -36,7 +37,7 @@ $(VENV)/.demo: $(VENV)/.base pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
 	@echo "Installing neuromend and its development tools into $(VENV) (once; PyTorch is the big part)"
-	$(RUN) -m pip install --quiet -c constraints.txt -e '.[demo,nrrd]' --group dev
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[demo,hub]' --group dev
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
@@ -56,6 +57,10 @@ bench-fill: $(VENV)/.dev
 
 score-dev: $(VENV)/.dev
 	$(RUN) benchmarks/score_dev.py $(ARGS)
+
+leaderboard: $(VENV)/.dev
+	$(RUN) benchmarks/dev_tsv.py --out runs/dev-cases
+	$(RUN) -m neuromend benchmark --cases runs/dev-cases/cases.tsv --out runs/leaderboard --results docs/results.md $(ARGS)
 
 train: $(VENV)/.dev
 	$(RUN) training/train_default.py --data ../shared/data --out runs/default --export runs/default/model $(ARGS)

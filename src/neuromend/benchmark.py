@@ -26,6 +26,7 @@ from neuromend.benchmark_worker import Measured, Worker
 from neuromend.errors import NeuromendError, UsageError
 from neuromend.evaluate import EvaluationError, blind_fill, score_case, size_class
 from neuromend.external import EXTERNAL, identity
+from neuromend.methods import METHODS
 from neuromend.metrics_samples import sample_scores
 from neuromend.models import available_models, resolve_model
 
@@ -72,6 +73,8 @@ def default_names() -> list[str]:
 
 def methods_of(names: Sequence[str], samples: int) -> list[Method]:
     """The methods that these names stand for; with ``samples``, a network also draws one, and that many.
+
+    A network that has no expected fill answers with one sample anyway.
 
     Raises:
         UsageError: BM-08, two methods would have one name; UX-02, ``samples`` is 1 or negative.
@@ -157,9 +160,9 @@ def run_benchmark(
 
 def run_digest(case: Case, method: Method, settings: Settings) -> str:
     """SHA-256 of all that decides a run: the files, the model, the settings, the version of neuromend."""
-    image, mask = case.digest
+    image, mask, tissue = case.digest
     decisive = {
-        "image": image, "mask": mask, "site": case.site, "tissue": str(case.tissue or ""),
+        "image": image, "mask": mask, "site": case.site, "tissue": tissue,
         "model": method.identity, "samples": method.samples, **asdict(settings), "neuromend": version("neuromend"),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -170,8 +173,10 @@ def _methods_of_model(name: str, samples: int) -> list[Method]:
     manifest = entry.manifest
     identity = entry.name if manifest is None else manifest.weights_sha256 + manifest.config_sha256
     kinds = [(entry.name, 0)]
-    if samples and not entry.is_classical:
-        kinds += [(f"{entry.name}, 1 sample", 1), (f"{entry.name}, mean of {samples}", samples)]
+    if samples and manifest is not None:
+        kind = METHODS.get(manifest.method)
+        one = [(f"{entry.name}, 1 sample", 1)] if kind is None or kind.expected_steps is not None else []
+        kinds += [*one, (f"{entry.name}, mean of {samples}", samples)]
     return [Method(label, name, count, identity) for label, count in kinds]
 
 

@@ -68,9 +68,10 @@ class Case:
     site: str = ""
 
     @cached_property
-    def digest(self) -> tuple[str, str]:
-        """SHA-256 of the scan's and the mask's file."""
-        return hash_file(self.image), hash_file(self.mask)
+    def digest(self) -> tuple[str, str, str]:
+        """SHA-256 of the files of the scan, the mask and the tissue map (empty without one)."""
+        tissue = hash_file(self.tissue) if self.tissue is not None else ""
+        return hash_file(self.image), hash_file(self.mask), tissue
 
 
 @dataclass(frozen=True, eq=False)

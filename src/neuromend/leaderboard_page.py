@@ -18,6 +18,7 @@ from neuromend.benchmark_cases import Case, LoadedCase, load
 from neuromend.benchmark_runs import Row, filled_image
 from neuromend.leaderboard import (
     BY_GROUP,
+    LEGEND,
     RANKED_BY,
     Board,
     cost_table,
@@ -105,7 +106,7 @@ def _sections(
     if not board.methods:
         yield "<section><h2>No case was finished by all methods</h2></section>"
     else:
-        yield _section("Scores", main_table(board))
+        yield _section("Scores", main_table(board), LEGEND)
         if figure is not None:
             address = "data:image/png;base64," + base64.b64encode(figure).decode("ascii")
             picture = f'<img class="same" src="{address}" alt="All methods on the same case">'
@@ -128,7 +129,7 @@ def _sections(
         yield f"<section><h2>{escape(method)}: best, median and worst case</h2>{cases}{note}</section>"
 
 
-def _section(title: str, text: str) -> str:
+def _section(title: str, text: str, note: str = "") -> str:
     """A Markdown table of ours as HTML."""
     head, _, *lines = [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.strip().splitlines()
@@ -136,7 +137,8 @@ def _section(title: str, text: str) -> str:
     heading = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     rows = "".join(f"<tr>{''.join(f'<td>{_bolded(cell)}</td>' for cell in line)}</tr>" for line in lines)
     made = f"<table class='board'><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<section><h2>{escape(title)}</h2><div class="wide">{made}</div></section>'
+    words = f'<p class="muted">{escape(note)}</p>' if note else ""
+    return f'<section><h2>{escape(title)}</h2><div class="wide">{made}</div>{words}</section>'
 
 
 def _bolded(cell: str) -> str:

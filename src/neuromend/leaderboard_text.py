@@ -15,8 +15,9 @@ from neuromend.device import memory_bytes, usable_cpus
 from neuromend.errors import NeuromendError
 from neuromend.evaluate import LEVEL
 from neuromend.leaderboard import (
-    ALPHA,
     BY_GROUP,
+    LEGEND,
+    RANKED_BY,
     Board,
     cost_table,
     details_table,
@@ -84,21 +85,17 @@ def markdown(board: Board, facts: Facts, *, figure: str | None, words: str = "")
     """
     if not board.methods:
         return f"# Leaderboard\n\nNo case was finished by all methods.\n\n{_failures(board)}"
-    ranked = COLUMNS["psnr_01"][0]
     parts = [
         "# Leaderboard\n",
-        f"{facts.cases}. Every method was handed the scan with noise in the hole, and was shown on one case not to"
-        " look there; the oracle returns the truth.\n",
+        f"{facts.cases}. Every method was handed the scan with noise in the hole; on one case each of ours had to prove"
+        " that it does not look there. The oracle returns the truth. A network without an expected fill is scored by"
+        " one random sample.\n",
         f"{WORDS}\n{words.strip()}\n{END_OF_WORDS}\n",
         f"![All methods on the same case]({figure})\n" if figure else "",
         "## Scores\n",
-        "Means over the cases. Bold: the best (↑ high, ↓ low, → 1 nearest to 1, case by case). `=`: not told apart"
-        f" from the best (paired Wilcoxon test, Holm-corrected, {ALPHA:.0%}). MSE, MAE, PSNR and SSIM as the BraTS"
-        " inpainting challenge defines them, inside the hole; PSNR 0-1: range 1; 3-D SSIM keeps the tissue around;"
-        " seam and sharpness: 1 is as in real tissue. Realism is in the last four columns: a mean of many fills"
-        " has little error and little sharpness.\n",
+        f"{LEGEND}\n",
         main_table(board),
-        f"## {ranked} with its {LEVEL:.0%} bootstrap interval\n",
+        f"## {COLUMNS[RANKED_BY][0]} with its {LEVEL:.0%} bootstrap interval\n",
         details_table(board),
     ]
     for column in BY_GROUP:
