@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Generator
 
 import pytest
 
 from neuromend.provenance import Sidecar
+
+# A job started in the background (nohup, CI) ignores Ctrl-C and would hand that down to the processes under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -229,11 +229,12 @@ def _brain_of(scan: Volume) -> Mask:
 def _plant(scan: Volume, brain: Mask, volume_ml: float, rng: np.random.Generator) -> Mask:
     places = np.argwhere(brain)
     edge_mm = float(np.prod(scan.spacing_mm)) ** (1 / 3)
-    for _ in range(TRIES if len(places) else 0):
+    needed = LEAST_INSIDE * volume_ml * 1000 / edge_mm**3
+    for _ in range(TRIES if len(places) >= needed and len(places) else 0):
         x, y, z = (float(c) for c in places[rng.integers(len(places))])
         blob = random_blob(rng, scan.shape, (x, y, z), volume_ml, edge_mm)
         inside = blob & brain
-        if inside.sum() >= LEAST_INSIDE * volume_ml * 1000 / edge_mm**3:
+        if inside.sum() >= needed:
             return inside
     raise UsageError(
         "BM-07",

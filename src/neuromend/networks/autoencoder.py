@@ -108,7 +108,7 @@ class GroupNorm(nn.GroupNorm):
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Per batch item and channel, (B, C, 1, 1, 1); variances of slabs are combined as by Chan et al. 1979."""
         mean, square, sizes = [], [], []
-        for slab in x.split(SLAB, dim=2):
+        for slab in x.split(SLAB, dim=2):  # type: ignore[no-untyped-call]
             part = slab.float().unflatten(1, (self.num_groups, -1)).flatten(2)
             variance, average = torch.var_mean(part, dim=2, correction=0)
             mean.append(average)
@@ -259,7 +259,7 @@ class VQGAN(nn.Module):
             self.codebook.update(latents, index, generator)
         commitment = COMMITMENT * F.mse_loss(latents, codes)
         image = self.decoder(self.post_vq_conv(latents + (codes - latents).detach()))
-        return Reconstruction(image, commitment, index.unique().numel())
+        return Reconstruction(image, commitment, index.unique().numel())  # type: ignore[no-untyped-call]
 
 
 def _recomputed(function: Callable[..., Tensor], *args: object) -> Tensor:

@@ -42,7 +42,7 @@ class Codebook(nn.Module):
             flat, codes = self._rows(z).float(), self.embeddings.float()
             length = codes.square().sum(1)
             rows = max(1, DISTANCES_AT_ONCE // len(codes))
-            found = [torch.addmm(length, part, codes.T, alpha=-2).argmin(1) for part in flat.split(rows)]
+            found = [torch.addmm(length, part, codes.T, alpha=-2).argmin(1) for part in flat.split(rows)]  # type: ignore[no-untyped-call]
         return torch.cat(found).reshape(len(z), *z.shape[2:])
 
     def codes(self, index: Tensor) -> Tensor:

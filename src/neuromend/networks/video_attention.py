@@ -98,7 +98,7 @@ class Attention(nn.Module):
         if not self.low_memory:
             return self._attend(x, bias)
         count = max(1, TOKENS_AT_ONCE // x.shape[1])
-        return torch.cat([recomputed(True, self._attend, part, bias) for part in x.split(count)])
+        return torch.cat([recomputed(True, self._attend, part, bias) for part in x.split(count)])  # type: ignore[no-untyped-call]
 
     def _attend(self, x: Tensor, bias: Tensor | None) -> Tensor:
         q, k, v = self.to_qkv(x).unflatten(-1, (3, HEADS, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
@@ -155,12 +155,12 @@ class LinearAttention(nn.Module):
         b, c, f, h, w = x.shape
         tokens = x.permute(0, 2, 3, 4, 1).reshape(b * f, h * w, c)
         count = max(1, TOKENS_AT_ONCE // (h * w)) if self.low_memory else b * f
-        out = torch.cat([recomputed(self.low_memory, self._attend, part) for part in tokens.split(count)])
+        out = torch.cat([recomputed(self.low_memory, self._attend, part) for part in tokens.split(count)])  # type: ignore[no-untyped-call]
         return out.reshape(b, f, h, w, c).permute(0, 4, 1, 2, 3)
 
     def _attend(self, x: Tensor) -> Tensor:
         qkv = F.linear(x, self.to_qkv.weight.flatten(1))
-        q, k, v = qkv.unflatten(-1, (3, HEADS, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unflatten(-1, (3, HEADS, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
         q = q.softmax(dim=-1) * HEAD_WIDTH**-0.5
         context = k.softmax(dim=-2).to(v.dtype).transpose(-1, -2) @ v
         attended = (q.to(v.dtype) @ context).transpose(1, 2).flatten(2)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -166,13 +167,13 @@ class VideoUNet(nn.Module):
         x = stem = self.init_conv(x)
         x = self.init_temporal_attn(x, bias)
         skips: list[Tensor] = []
-        for block1, block2, spatial, temporal, down in self.downs:  # type: ignore[misc]
+        for block1, block2, spatial, temporal, down in cast("list[Any]", self.downs):
             x = temporal(spatial(block2(block1(x, time), time)), bias)
             skips.append(x)
             x = down(x)
         x = self.mid_temporal_attn(self.mid_spatial_attn(self.mid_block1(x, time)), bias)
         x = self.mid_block2(x, time)
-        for block1, block2, spatial, temporal, up in self.ups:  # type: ignore[misc]
+        for block1, block2, spatial, temporal, up in cast("list[Any]", self.ups):
             x = block1(torch.cat([x, skips.pop()], dim=1), time)
             x = up(temporal(spatial(block2(x, time)), bias))
         out: Tensor = self.final_conv(torch.cat([x, stem], dim=1))
