@@ -141,7 +141,8 @@ def test_finished_runs_are_kept_and_others_are_made(cases: list[Case], tool: Pat
 def test_what_decides_a_run_decides_whether_it_is_kept(cases: list[Case], tmp_path: Path) -> None:
     method = Method("harmonic", "harmonic", 0, "harmonic")
     digests = {run_digest(cases[0], method, SETTINGS), run_digest(cases[1], method, SETTINGS)}
-    digests |= {run_digest(cases[0], Method("a", "a", 0, "a"), SETTINGS)}
+    digests |= {run_digest(cases[0], Method("harmonic", "harmonic", 0, "other weights"), SETTINGS)}
+    digests |= {run_digest(cases[0], Method("copy", "harmonic", 0, "harmonic"), SETTINGS)}
     digests |= {run_digest(cases[0], Method("harmonic", "harmonic", 3, "harmonic"), SETTINGS)}
     for changed in (Settings(1, None, "cpu", 1), Settings(0, 2, "cpu", 1), Settings(0, None, "auto", 1)):
         digests.add(run_digest(cases[0], method, changed))
@@ -149,7 +150,7 @@ def test_what_decides_a_run_decides_whether_it_is_kept(cases: list[Case], tmp_pa
     digests.add(
         run_digest(Case("one", *[tmp_path / f"{n}.nii.gz" for n in ("scan", "one")]), method, SETTINGS)
     )
-    assert len(digests) == 8
+    assert len(digests) == 9
 
 
 def test_the_filled_voxels_are_stored_in_the_order_of_the_mask(cases: list[Case], tmp_path: Path) -> None:

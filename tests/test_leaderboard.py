@@ -41,7 +41,8 @@ FACTS = Facts("neuromend benchmark --out <x>", "3 holes", "1.2.3+abc", "a machin
 def row(method: str, case: int, psnr: float, **more: Any) -> dict[str, Any]:
     return {
         "digest": f"{method}-{case}", "id": f"case-{case:02d}", "method": method, "model": method,
-        "volume_ml": 0.5 + case, "size_class": size_class(0.5 + case), "site": "cortex" if case % 2 else "",
+        "volume_ml": 0.5 + case, "largest_piece_ml": 0.4 + case,
+        "size_class": size_class(0.5 + case), "site": "cortex" if case % 2 else "",
         "spacing_mm": 1.0, "seconds": 1.0 + case, "peak_memory_mb": 500.0 + case, "gpu_memory_mb": None,
         "device": "cpu", "steps": 2, "samples": 0, "seed": 0,
         **dict.fromkeys(SHOWN, 0.5), "psnr_01": psnr, "sharpness": 0.9, **more,
@@ -230,6 +231,23 @@ def test_the_figure_has_a_column_a_method(filled: tuple[Board, list[Case], Path]
     assert middle[3] < 60
     assert min(middle[1], middle[2]) > 120
     assert figure_png(*filled) == made
+
+
+def test_the_figure_shows_the_case_whose_largest_piece_is_nearest_to_20_ml(
+    filled: tuple[Board, list[Case], Path],
+) -> None:
+    found, cases, out = filled
+    pieces = {"one": 3.0, "two": 90.0}
+    first = figure_png(Board([{**r, "largest_piece_ml": pieces[r["id"]]} for r in found.rows]), cases, out)
+    pieces = {"one": 3.0, "two": 30.0}
+    second = figure_png(Board([{**r, "largest_piece_ml": pieces[r["id"]]} for r in found.rows]), cases, out)
+    assert first == figure_png(Board([r for r in found.rows if r["id"] == "two"]), cases, out)
+    assert second == first
+    pieces = {"one": 19.0, "two": 30.0}
+    assert (
+        figure_png(Board([{**r, "largest_piece_ml": pieces[r["id"]]} for r in found.rows]), cases, out)
+        != first
+    )
 
 
 def test_the_page_needs_nothing_else_and_shows_every_method(filled: tuple[Board, list[Case], Path]) -> None:

@@ -163,7 +163,8 @@ def run_digest(case: Case, method: Method, settings: Settings) -> str:
     image, mask, tissue = case.digest
     decisive = {
         "image": image, "mask": mask, "site": case.site, "tissue": tissue,
-        "model": method.identity, "samples": method.samples, **asdict(settings), "neuromend": version("neuromend"),
+        "method": method.label, "model": method.identity, "samples": method.samples, **asdict(settings),
+        "neuromend": version("neuromend"),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
@@ -203,6 +204,7 @@ def _run(case: Case, method: Method, worker: Worker, settings: Settings, target:
     save_fill(target, filled[loaded.mask])
     return {
         "volume_ml": round(loaded.volume_ml, 4),
+        "largest_piece_ml": round(loaded.largest_piece_ml, 4),
         "size_class": size_class(loaded.volume_ml),
         "site": loaded.site,
         "spacing_mm": round(float(np.cbrt(abs(np.linalg.det(loaded.affine[:3, :3])))), 3),

@@ -86,7 +86,17 @@ class LoadedCase:
     @property
     def volume_ml(self) -> float:
         """Volume of the hole."""
-        return float(self.mask.sum() * abs(np.linalg.det(self.affine[:3, :3])) / 1000)
+        return float(self.mask.sum()) * self._voxel_ml
+
+    @property
+    def largest_piece_ml(self) -> float:
+        """Volume of its largest 26-connected piece."""
+        labels, _ = ndimage.label(self.mask, np.ones((3, 3, 3)))
+        return int(np.bincount(labels.ravel())[1:].max()) * self._voxel_ml
+
+    @property
+    def _voxel_ml(self) -> float:
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
 
 def load(case: Case) -> LoadedCase:

@@ -220,8 +220,8 @@ def sample_table(board: Board) -> str:
 
 def csv_text(board: Board) -> str:
     """``scores.csv``: a row a run, numbers in full, an empty cell where a score is not defined or not finite."""
-    facts = ("method", "id", "volume_ml", "size_class", "site", "spacing_mm", "seconds", "peak_memory_mb",
-             "gpu_memory_mb", "device", "steps", "samples", "seed", "failed")  # fmt: skip
+    facts = ("method", "id", "volume_ml", "largest_piece_ml", "size_class", "site", "spacing_mm",
+             "seconds", "peak_memory_mb", "gpu_memory_mb", "device", "steps", "samples", "seed", "failed")  # fmt: skip
     file = io.StringIO()
     writer = csv.DictWriter(
         file, [*facts, *score_columns(board.rows)], restval="", extrasaction="ignore", lineterminator="\n"

@@ -37,6 +37,9 @@ from neuromend.score_files import COLUMNS, shown, table
 PICTURE_PIXELS = 192
 """Pixels along a side of a picture: 10 methods take about 2 MB."""
 
+FIGURE_ML = 20.0
+"""A hole of about this size shows best what a method can do."""
+
 PLACES = ("best", "median", "worst")
 
 
@@ -68,13 +71,14 @@ def page(board: Board, facts: Facts, cases: Sequence[Case], out: Path, figure: b
 def figure_png(board: Board, cases: Sequence[Case], out: Path) -> bytes | None:
     """All methods on the same case: rows are the three planes through the largest piece of the hole.
 
-    The case is the middle one by its mean score over the methods; None where there is no case.
+    The case is the one whose largest piece is nearest to ``FIGURE_ML``, whatever its scores are; None where there
+    is no case.
     """
     rivals = [name for name in board.methods if name != ORACLE]
     if not rivals:
         return None
-    scores = np.mean([board.values(name, RANKED_BY) for name in rivals], axis=0)
-    chosen = board.ids[int(np.argsort(scores, kind="stable")[len(scores) // 2])]
+    pieces = [row["largest_piece_ml"] for row in board.compared(rivals[0])]
+    chosen = board.ids[int(np.argmin(np.abs(np.log(pieces) - np.log(FIGURE_ML))))]
     loaded = load(next(case for case in cases if case.id == chosen))
     rows = {name: next(row for row in board.compared(name) if row["id"] == chosen) for name in rivals}
     fills = {name: filled_image(out, row, loaded) for name, row in rows.items()}
@@ -85,7 +89,7 @@ def figure_png(board: Board, cases: Sequence[Case], out: Path) -> bytes | None:
     for column, (name, image) in enumerate(images.items()):
         for row_number, plane in enumerate(PLANES):
             axis = axes[row_number, column]
-            view = display.lesion_view(plane, display.case.lesions[0], times=2.4, at_least=0.5)
+            view = display.lesion_view(plane, display.case.lesions[0], times=2, at_least=0.4)
             axis.imshow(display.grey(image, view), cmap="gray", vmin=0, vmax=255)
             if name == "healthy":
                 axis.contour(display.cut_mask(loaded.mask, view), [0.5], colors="#ffc43d", linewidths=0.8)
