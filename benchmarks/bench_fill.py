@@ -6,8 +6,8 @@ the start of Python to the last file. Peak memory is the largest resident set of
 printed and written to runs/bench-fill.md with the hardware and the versions. Nothing here asserts; the numbers
 are for people. On a busy machine the times mean little: see the load average in the table's foot.
 
-It also fills the same scan at 2 mm and derives how many bytes of peak memory a voxel of the model's volume
-costs: the source of BYTES_PER_VOXEL in neuromend/filling.py.
+It also draws samples at 1 and at 2 mm and derives how many bytes of peak memory a voxel of the model's volume
+costs: the source of BYTES_PER_VOXEL in neuromend/filling.py. (Samples need more than the expected fill.)
 """
 
 from __future__ import annotations
@@ -145,11 +145,11 @@ def mask_of(folder: Path, ml: float, which: str = "lesion") -> Path:
     return folder / f"{which}-{ml:g}.nii.gz"
 
 
-def fill(scan: Path, mask: Path, model: str, options: argparse.Namespace) -> Run:
+def fill(scan: Path, mask: Path, model: str, options: argparse.Namespace, samples: int = 0) -> Run:
     """Fill through the command line, in a process of its own."""
     out = scan.parent / "filled.nii.gz"
     words = ["fill", "-i", scan, "-m", mask, "-o", out, "--model", model, "--overwrite", "-q"]
-    words += ["--device", "cpu", "--threads", options.threads]
+    words += ["--device", "cpu", "--threads", options.threads, "--samples", samples]
     return measure(words, options.threads, out.with_name("filled.json"))
 
 
@@ -185,8 +185,8 @@ def measure(words: Sequence[object], cores: int, record: Path | None = None) -> 
 def slope(folder: Path, options: argparse.Namespace) -> float:
     """Bytes of peak memory that one more voxel of the model's volume costs, between 2 mm and 1 mm."""
     ml, model = options.lesions_ml[-1], options.models[0]
-    large = fill(folder / "scan_T1w.nii.gz", mask_of(folder, ml), model, options)
-    small = fill(folder / "half_T1w.nii.gz", mask_of(folder, ml, "half"), model, options)
+    large = fill(folder / "scan_T1w.nii.gz", mask_of(folder, ml), model, options, samples=2)
+    small = fill(folder / "half_T1w.nii.gz", mask_of(folder, ml, "half"), model, options, samples=2)
     return (large.peak_bytes - small.peak_bytes) / (large.model_voxels - small.model_voxels)
 
 

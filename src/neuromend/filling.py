@@ -45,8 +45,9 @@ CONTEXT_MM = 6.0
 MODEL_MULTIPLE = 16
 """Sides of the model's volume: what the networks here need, and no more than 16 mm of padding."""
 
-BYTES_PER_VOXEL = 330
-"""Peak memory of a fill per voxel of the model's volume; benchmarks/bench_fill.py measures it."""
+BYTES_PER_VOXEL = 180
+"""Peak memory of a fill per voxel of the model's volume, beyond what an idle process holds: 165 measured with samples
+of the default model, 110 for its expected fill (benchmarks/bench_fill.py; Linux, 2 cores, bfloat16 or float32)."""
 
 
 @dataclass(frozen=True, eq=False)
