@@ -17,7 +17,7 @@ from neuromend.diffusion.process import add_noise, noise_like, x0_from_eps
 from neuromend.diffusion.samplers import OnStep, ddim, ddpm, dpmpp_2m
 from neuromend.diffusion.schedule import Schedule
 from neuromend.diffusion.variational import variational_bound
-from neuromend.methods.contract import Sampler
+from neuromend.methods.contract import TURNED, Sampler
 
 SCHEDULE = Schedule.linear()
 """1000 levels, as published for all slice-wise methods."""
@@ -44,12 +44,12 @@ def masked_slices(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def cut(volume: Tensor, item: Tensor, z: Tensor) -> Tensor:
     """(B, 1, X, Y, Z) -> the slices, (S, 1, X, Y), in the published direction of the axes."""
-    return volume[item, 0, :, :, z][:, None].flip(2, 3)
+    return volume[item, 0, :, :, z][:, None].flip(TURNED)
 
 
 def put(volume: Tensor, slices: Tensor, item: Tensor, z: Tensor) -> None:
     """Write slices back to where :func:`cut` took them, in place."""
-    volume[item, 0, :, :, z] = slices.flip(2, 3)[:, 0].to(volume.dtype)
+    volume[item, 0, :, :, z] = slices.flip(TURNED)[:, 0].to(volume.dtype)
 
 
 def runs(item: Tensor, z: Tensor) -> list[range]:

@@ -17,6 +17,10 @@ Sampler = Literal["ddim", "dpmpp", "ddpm", "published"]
 """How a diffusion method walks from noise to tissue: ``diffusion/samplers.py``, or the recipe of its authors."""
 
 
+TURNED = (2, 3)
+"""Axes that run the other way in the published networks: they were trained on arrays to the left and the back (LPS)."""
+
+
 class Method(Protocol):
     """What every entry of ``METHODS`` offers; all are ``nn.Module`` besides.
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from neuromend.diffusion.process import add_noise, noise_like, x0_from_eps
 from neuromend.diffusion.samplers import Denoise, OnStep
 from neuromend.diffusion.schedule import Schedule
-from neuromend.methods.contract import Sampler, check_volumes
+from neuromend.methods.contract import TURNED, Sampler, check_volumes
 from neuromend.methods.walking import PUBLISHED_STEPS, hole_of, walk, weighted_mean
 from neuromend.networks.unet3d import UNet3D
 
@@ -102,6 +102,7 @@ class Full3D(nn.Module):
             ValueError: the shapes differ, or a side is not divisible by ``multiple``.
         """
         check_volumes(self.multiple, voided, mask, healthy=healthy)
+        healthy, voided, mask = (volume.flip(TURNED) for volume in (healthy, voided, mask))
         hole = hole_of(mask)
         known = voided.masked_fill(hole, 0.0)
         t = torch.randint(1, SCHEDULE.T + 1, (len(voided),), generator=generator, device=generator.device)
@@ -130,13 +131,13 @@ class Full3D(nn.Module):
             ValueError: the shapes differ, a side is not divisible by ``multiple``, or ``steps`` is not 1 to 1000.
         """
         check_volumes(self.multiple, voided, mask, steps=steps)
-        hole = hole_of(mask)
-        known = voided.masked_fill(hole, 0.0)
+        hole = hole_of(mask.flip(TURNED))
+        known = voided.flip(TURNED).masked_fill(hole, 0.0)
         filled = walk(
             self.config.sampler, self.denoiser(known, hole), noise_like(voided, generator), steps,
             schedule=SCHEDULE, generator=generator, on_step=on_step,
         )  # fmt: skip
-        return torch.where(hole, filled.to(voided.dtype), voided)
+        return torch.where(hole_of(mask), filled.flip(TURNED).to(voided.dtype), voided)
 
     def denoiser(self, known: Tensor, hole: Tensor) -> Denoise:
         """The function from a noisy state and its level to the clean image."""

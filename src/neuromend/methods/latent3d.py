@@ -38,13 +38,10 @@ from neuromend.diffusion.process import add_noise, noise_like
 from neuromend.diffusion.samplers import OnStep
 from neuromend.diffusion.schedule import Schedule
 from neuromend.methods.classical import harmonic
-from neuromend.methods.contract import Sampler, check_volumes
+from neuromend.methods.contract import TURNED, Sampler, check_volumes
 from neuromend.methods.walking import PUBLISHED_STEPS, hole_of, walk, weighted_mean
 from neuromend.networks.autoencoder import VQGAN
 from neuromend.networks.video_unet import VideoUNet
-
-TURNED = (2, 3)
-"""Axes that run the other way in the networks: the published weights were trained on arrays to the left and back."""
 
 REACH = 2
 """Latents this near to the hole are painted too: the encoder sees 8 voxels and more around each of its cells."""

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from neuromend.diffusion.process import add_noise, noise_like
 from neuromend.diffusion.samplers import Denoise, OnStep
 from neuromend.diffusion.schedule import Schedule
-from neuromend.methods.contract import Sampler, check_volumes
+from neuromend.methods.contract import TURNED, Sampler, check_volumes
 from neuromend.methods.walking import PUBLISHED_STEPS, hole_of, walk, weighted_mean
 from neuromend.networks.unet3d import UNet3D
 from neuromend.networks.wavelet_unet import WaveletUNet
@@ -130,6 +130,7 @@ class Wavelet3D(nn.Module):
             ValueError: the shapes differ, or a side is not divisible by ``multiple``.
         """
         check_volumes(self.multiple, voided, mask, healthy=healthy)
+        healthy, voided, mask = (volume.flip(TURNED) for volume in (healthy, voided, mask))
         hole = hole_of(mask)
         known = voided.masked_fill(hole, 0.0)
         x0 = to_bands(2 * torch.where(hole, healthy, known) - 1)
@@ -163,8 +164,8 @@ class Wavelet3D(nn.Module):
             ValueError: the shapes differ, a side is not divisible by ``multiple``, or ``steps`` is not 1 to 1000.
         """
         check_volumes(self.multiple, voided, mask, steps=steps)
-        hole = hole_of(mask)
-        known = voided.masked_fill(hole, 0.0)
+        hole = hole_of(mask.flip(TURNED))
+        known = voided.flip(TURNED).masked_fill(hole, 0.0)
         condition = self.condition(known, hole)
         keep = None if self.config.sampler == "published" else (2 * known - 1, hole)
         noise = noise_like(condition[:, :8], generator)
@@ -173,7 +174,7 @@ class Wavelet3D(nn.Module):
             schedule=SCHEDULE, generator=generator, on_step=on_step,
         )  # fmt: skip
         filled = (from_bands(bands) + 1) / 2
-        return torch.where(hole, filled.to(voided.dtype), voided)
+        return torch.where(hole_of(mask), filled.flip(TURNED).to(voided.dtype), voided)
 
     def denoiser(self, condition: Tensor, keep: tuple[Tensor, Tensor] | None) -> Denoise:
         """The function from noisy bands and their level to clean bands, clamped in image space.
