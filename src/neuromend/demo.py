@@ -44,8 +44,8 @@ DARKEST, RIM_MM = 0.25, 1.5
 """A cavity has a quarter of the brightness of the tissue around, reached over a rim of this thickness."""
 
 TEMPLATE_NOTE = (
-    "The MNI152 template is the average of many brains blurred by that, and symmetric: an easy case. These figures show "
-    "that the installation works, not how good the model is."
+    "The MNI152 template is the average of many brains, blurred by that, and symmetric: an easy case. "
+    "These figures show that the installation works, not how good the model is."
 )
 
 
