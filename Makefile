@@ -37,7 +37,7 @@ $(VENV)/.demo: $(VENV)/.base pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
 	@echo "Installing neuromend and its development tools into $(VENV) (once; PyTorch is the big part)"
-	$(RUN) -m pip install --quiet -c constraints.txt -e '.[demo,hub]' --group dev
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[all]' --group dev
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from cases import Cases, load_brains, load_shapes
 
-from neuromend.checkpoint import save_model
+from neuromend.checkpoint import load_into, load_manifest, load_weights, save_model
 from neuromend.manifest import TrainedRange
 from neuromend.methods.fastwavelet3d import PRESETS, Condition, FastWavelet3D
 
@@ -89,6 +89,9 @@ class Run:
             run.ema, run.step, run.used_s, run.best = (state[k] for k in ("ema", "step", "used_s", "best"))
             run.loss = state.get("loss", 0.0)
             print(f"resuming at step {run.step} after {run.used_s / 60:.1f} min", flush=True)
+        elif args.init_from:
+            load_into(model, load_weights(args.init_from, load_manifest(args.init_from)))
+            run.ema = {name: p.detach().clone() for name, p in model.state_dict().items()}
         run.started = time.monotonic()
         return run
 
@@ -242,6 +245,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="run folder: log, checkpoint")
     parser.add_argument("--preset", default="default", choices=sorted(PRESETS))
     parser.add_argument("--minutes", type=float, default=100.0, help="budget of training time")
+    parser.add_argument("--init-from", type=Path, help="model folder whose weights the run begins with")
     parser.add_argument("--steps", type=int, default=0, help="budget in steps instead of minutes")
     parser.add_argument("--peak-lr", type=float, default=4e-4)
     parser.add_argument("--accumulate", type=int, default=1, help="cases per optimiser step")

@@ -7,7 +7,7 @@ matters, what to do. The codes (IN-07, MA-03, MO-04, RT-02 ...) are explained in
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -45,10 +45,19 @@ class NeuromendError(Exception):
         self.path = None if path is None else Path(path)
         super().__init__(self.render())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its parts, so that a worker's error reaches the process that waits for it."""
+        parts = {"why": self.why, "fix": self.fix, "path": self.path}
+        return _rebuild, (type(self), self.code, self.what, parts)
+
     def render(self) -> str:
         """The three lines that the terminal shows."""
         where = f"{self.path}: " if self.path is not None else ""
         return f"[{self.code}] {where}{self.what}\n  why: {self.why}\n  do:  {self.fix}"
+
+
+def _rebuild(kind: type[NeuromendError], code: str, what: str, parts: dict[str, Any]) -> NeuromendError:
+    return kind(code, what, **parts)
 
 
 class InputError(NeuromendError, ValueError):
