@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 #: The packages whose version can change a voxel of the result.
 _PACKAGES = ("torch", "numpy", "scipy", "nibabel", "safetensors")
 #: A sidecar is some kilobytes; a bigger file is something else and is not parsed.
-_MAX_SIDECAR_BYTES = 4 << 20
+MAX_SIDECAR_BYTES = 4 << 20
 
 
 class _Record(BaseModel):
@@ -188,7 +188,7 @@ def read_sidecar(path: Path | str) -> Sidecar:
     if not path.is_file():
         raise MissingInputError("IN-35", "no such file", why=why, fix=fix, path=path)
     try:
-        if path.stat().st_size > _MAX_SIDECAR_BYTES:
+        if path.stat().st_size > MAX_SIDECAR_BYTES:
             raise ValueError(f"{path.stat().st_size} bytes, expected a few thousand")
         return Sidecar.model_validate_json(path.read_bytes())
     except ValidationError as error:
