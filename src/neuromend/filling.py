@@ -66,6 +66,7 @@ class FillResult:
         outputs: the files written, by role ("filled", "mask", "uncertainty", "sample-01", "picture", "report",
             "record"); with ``dry_run`` those that would be; empty without ``out``.
         kept: True if nothing was done, because ``skip_existing`` found the result of the same run.
+        redone: why ``skip_existing`` found no such result; None without it, and where the result was kept.
     """
 
     image: Any
@@ -76,6 +77,7 @@ class FillResult:
     findings: tuple[Finding, ...]
     outputs: dict[str, Path] = field(default_factory=dict)
     kept: bool = False
+    redone: str | None = None
 
 
 def fill(
@@ -107,6 +109,7 @@ def fill(
     dry_run: bool = False,
     on_step: OnStep | None = None,
     command: Sequence[str] | None = None,
+    painter_for: Callable[..., Painter] = Painter,
 ) -> FillResult:
     """Paint plausible healthy tissue into the mask of a brain scan and change nothing else.
 
@@ -138,6 +141,8 @@ def fill(
         dry_run: check everything, load no model, write nothing.
         on_step: called with (stage, done, of).
         command: the command line, for the record.
+        painter_for: gives the painter for (model, device, fallback=...); one that is kept from fill to fill
+            spares loading the model again.
 
     Returns:
         The filled image and all that belongs to it.
@@ -147,7 +152,7 @@ def fill(
     """
     started = datetime.now(UTC)
     tell = on_step or _silent
-    _require_counts(samples, steps)
+    require_counts(samples, steps)
     options = mask_options(
         labels, threshold, resample_mask, invert_mask, allow_empty, dilate_mm, force_pair, min_size_ml
     )
@@ -174,7 +179,7 @@ def fill(
     here += plan.check(inputs, overwrite=may_replace, create=True) + plan.check_room(scan)
 
     tell("loading the model", 0, 1)
-    painter = Painter(entry, place, fallback=fallback)
+    painter = painter_for(entry, place, fallback=fallback)
     steps = painter.steps_for(steps, sampling=samples > 0)
     chosen = _plain(options, reading) | {"expected_fill": samples == 0 and painter.knows_expected_fill}
     job = Job(
@@ -183,6 +188,7 @@ def fill(
         device=str(place), threads=threads, started=started, command=command,
         skull_stripped=looks_skull_stripped(scan, lesion.voxels),
     )  # fmt: skip
+    reason = None
     if skip_existing and plan.files:
         reason = why_redo(plan, job)
         if reason is None:
@@ -195,7 +201,7 @@ def fill(
 
     tell("saving", 0, 1)
     saved = save(plan, dataclasses.replace(job, device=str(painter.device)), fills, findings)
-    return _result(saved, plan, here)
+    return dataclasses.replace(_result(saved, plan, here), redone=reason)
 
 
 def check(
@@ -301,7 +307,8 @@ def mask_options(
     )
 
 
-def _require_counts(samples: int, steps: int | None) -> None:
+def require_counts(samples: int, steps: int | None) -> None:
+    """Refuse numbers of samples and steps that mean nothing (UX-01, UX-02)."""
     if samples < 0:
         why = "0 means the expected fill, N the mean of N samples"
         raise UsageError("UX-02", f"--samples is {samples}, expected 0 or more", why=why, fix="--samples 8")

@@ -111,7 +111,7 @@ def _sidecar(path: Path) -> Sidecar | None:
 
 
 def _result(record: Path, sidecar: Sidecar, listed: dict[str, str], folder: Path) -> CaseResult:
-    files = {output.role: record.with_name(output.file) for output in sidecar.outputs}
+    files = {output.role: Path(os.path.normpath(record.parent / output.file)) for output in sidecar.outputs}
     there = {role: path for role, path in files.items() if path.is_file()}
     samples = sorted(role for role in there if role.startswith("sample-") and role.split("-")[-1].isdigit())
     beside = None if sidecar.image.file is None else record.with_name(sidecar.image.file)
