@@ -113,7 +113,7 @@ def save(plan: OutputPlan, job: Job, fills: Fills, findings: Sequence[Finding]) 
             stage("report", plan.files["report"], render_page(case).encode())
             sidecar = sidecar.model_copy(update={"outputs": written})
             outputs.add(plan.files["record"], sidecar.to_json().encode())
-            with _older_sidecar_aside(plan):
+            with older_sidecar_aside(plan):
                 outputs.publish()
     return Saved(
         image=spliced_image(scan, filled),
@@ -211,7 +211,7 @@ def _identical_outside(scan: Volume, filled: Spliced, hole: NDArray[np.bool_]) -
 
 
 @contextmanager
-def _older_sidecar_aside(plan: OutputPlan) -> Iterator[None]:
+def older_sidecar_aside(plan: OutputPlan) -> Iterator[None]:
     """Hide the sidecar of an older run while its files are replaced: a sidecar never stands beside other files.
 
     It comes back if nothing was replaced after all, and goes with the first file that was.
