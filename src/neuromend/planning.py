@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ PAPERS_BYTES = 6_000_000
 
 HEADER_HALF = "-header"
 """Ending of the role of the header half of a pair; the role without it is the half with the voxels."""
+
+
+_DERIVATIVE = re.compile(
+    r"(sub-[a-zA-Z0-9+]+(?:_[a-zA-Z]+-[a-zA-Z0-9+]+)*)_desc-([a-zA-Z0-9+]+)_([a-zA-Z0-9]+)"
+)
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -64,7 +70,9 @@ class OutputPlan:
         """Name the files.
 
         Args:
-            out: the filled file, or a folder (an existing one, or a name without the suffix of an image).
+            out: the filled file, or a folder (an existing one, or a name without the suffix of an image). A file
+                named as a BIDS derivative within its subject's folder
+                (``sub-01/anat/sub-01_desc-inpainted_T1w.nii.gz``) gives the other files such names too.
             image: the scan as given; its name is used if ``out`` is a folder.
             samples: number of samples that will be drawn.
         """
@@ -77,6 +85,9 @@ class OutputPlan:
             stem, suffix = f"{stem}_inpainted", suffix or ".nii.gz"
             target = target / f"{stem}{suffix}"
         target = target.absolute()
+        derivative = _DERIVATIVE.fullmatch(stem)
+        if derivative is not None and _subject_folder(target) is not None:
+            return cls(_bids_files(target, suffix, *derivative.groups(), samples=samples))
         other = ".mgz" if suffix.lower() in (".mgz", ".mgh") else ".nii.gz"
         files = _scan_files("filled", target)
         files["mask"] = target.with_name(f"{stem}_mask{other}")
@@ -89,6 +100,12 @@ class OutputPlan:
         files["report"] = target.with_name(f"{stem}_report.html")
         files["record"] = target.with_name(f"{stem}.json")
         return cls(files)
+
+    def recorded_name(self, role: str) -> str:
+        """The path of a file relative to the folder of the sidecar, as the sidecar names it: a bare name, or
+        ``../figures/NAME`` in a BIDS dataset."""
+        folder = self.files["record"].parent
+        return Path(os.path.relpath(self.files[role], folder)).as_posix()
 
     @property
     def images(self) -> dict[str, Path]:
@@ -152,3 +169,34 @@ def _scan_files(role: str, path: Path) -> dict[str, Path]:
         return {role: path}
     header, voxels = halves
     return {role: voxels, role + HEADER_HALF: header}
+
+
+def _subject_folder(target: Path) -> Path | None:
+    """The folder ``sub-X`` that holds ``anat/sub-X_...`` or ``ses-Y/anat/sub-X_...``; None elsewhere."""
+    subject = target.name.partition("_")[0]
+    return next((folder for folder in list(target.parents)[1:3] if folder.name == subject), None)
+
+
+def _bids_files(
+    target: Path, suffix: str, stem: str, desc: str, kind: str, *, samples: int
+) -> dict[str, Path]:
+    """Files by role as BIDS names derivatives; what BIDS has no name for goes to the subject's ``figures``.
+
+    Args:
+        target: the filled scan.
+        suffix: of its name, ``.nii.gz``.
+        stem, desc, kind: the parts of its name: ``sub-01_run-1``, ``inpainted``, ``T1w``.
+        samples: number of samples.
+    """
+    files = {"filled": target, "mask": target.with_name(f"{stem}_label-lesion_desc-{desc}_mask.nii.gz")}
+    if samples > 1:
+        files["uncertainty"] = target.with_name(f"{stem}_desc-{desc}Uncertainty_{kind}.nii.gz")
+    for number in range(1, samples + 1):
+        files[f"sample-{number:02d}"] = target.with_name(
+            f"{stem}_desc-{desc}Sample{number:02d}_{kind}{suffix}"
+        )
+    figures = (_subject_folder(target) or target.parent) / "figures"
+    files["picture"] = figures / f"{stem}_desc-{desc}_{kind}.png"
+    files["report"] = figures / f"{stem}_desc-{desc}_{kind}.html"
+    files["record"] = target.with_name(f"{stem}_desc-{desc}_{kind}.json")
+    return files

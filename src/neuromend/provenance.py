@@ -110,7 +110,10 @@ class FindingRecord(_Record):
 
 
 class OutputRecord(_Record):
-    """One file written: its role (``filled``, ``mask``, ``sample-01``, ``report`` ...), name and SHA-256."""
+    """One file written: its role (``filled``, ``mask``, ``sample-01``, ``report`` ...), name and SHA-256.
+
+    ``file`` is relative to the folder of the sidecar: a bare name, or ``../figures/NAME`` in a BIDS dataset.
+    """
 
     role: str
     file: str

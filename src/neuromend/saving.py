@@ -88,7 +88,7 @@ def save(plan: OutputPlan, job: Job, fills: Fills, findings: Sequence[Finding]) 
 
         def stage(role: str, path: Path, payload: bytes, verify: Verify | None = None) -> None:
             sha256 = outputs.add(path, payload, verify=verify)
-            written.append(OutputRecord(role=role, file=path.name, sha256=sha256))
+            written.append(OutputRecord(role=role, file=plan.recorded_name(role), sha256=sha256))
 
         if plan.files:
             outside = _stage_scan(stage, "filled", plan, filled, job)
@@ -144,10 +144,10 @@ def why_redo(plan: OutputPlan, job: Job) -> str | None:
         if old != new:
             return f"{name} changed since"
     for output in found.outputs:
-        path = record.with_name(output.file)
+        path = record.parent / output.file
         if not path.is_file() or hash_file(path) != output.sha256:
             return f"{output.file} is missing or was changed"
-    wanted = {role: path.name for role, path in plan.files.items() if role != "record"}
+    wanted = {role: plan.recorded_name(role) for role in plan.files if role != "record"}
     if {output.role: output.file for output in found.outputs} != wanted:
         return "other files were asked for"
     try:  # the same voxels may have got another header since: affine, scaling, extensions
