@@ -27,7 +27,7 @@ CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 class FakeMethod:
     """Adds noise in the hole; ``faults`` happen first, one a call."""
 
-    expected_steps, default_steps, multiple = 1, 4, 1
+    expected_steps, default_steps, multiple, window = 1, 4, 1, None
 
     def __init__(self, *faults: Callable[[torch.Tensor], torch.Tensor], multiple: int = 1) -> None:
         self.faults = list(faults)
@@ -253,3 +253,21 @@ class TestClassical:
         assert stored(result.samples[0]).tobytes() == stored(result.samples[1]).tobytes()
         assert not stored(result.uncertainty).any()
         assert Painter(resolve_model("ring-mean"), CPU).steps_for(9, sampling=True) == 1
+
+
+class TestWindows:
+    """A volume larger than a method was trained on is filled in windows (methods/windows.py)."""
+
+    def test_a_method_is_never_shown_more_than_its_window(self, make_painter: Callable[..., Painter]) -> None:
+        method = FakeMethod(multiple=4)
+        method.window = (16, 16, 16)  # type: ignore[assignment]
+        painter = make_painter(method, CPU)
+        voided, hole = np.full((40, 12, 20), 0.5, np.float32), np.zeros((40, 12, 20), bool)
+        hole[4:36, 4:8, 6:12] = True
+        filled = painter.paint(
+            np.where(hole, np.float32(0), voided), hole, steps=1, seed=0, number=0, on_step=None
+        )
+        assert len(method.seen) > 1
+        assert {call["shape"] for call in method.seen} == {(1, 1, 16, 12, 16)}
+        assert np.array_equal(filled[~hole], voided[~hole])
+        assert (filled[hole] != 0.0).all()

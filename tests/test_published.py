@@ -44,7 +44,7 @@ def test_a_bare_state_dict_becomes_a_model_that_computes_the_same(method: str, t
     state = authors_state(method)
     file = saved(state, tmp_path / "savedmodel000010.pt")
     manifest = import_weights(method, file, tmp_path / "model", preset="tiny")
-    assert (manifest.method, manifest.ema, manifest.licence) == (method, False, "MIT")
+    assert (manifest.method, manifest.ema, manifest.licence) == (method, False, PUBLISHED[method].licence)
     module = load_method(resolve_model(tmp_path / "model"), torch.device("cpu"))
     ours = module.state_dict()
     assert all(torch.equal(ours[PUBLISHED[method].prefix + key], value) for key, value in state.items())

@@ -16,6 +16,7 @@ from neuromend.device import bf16_is_fast
 from neuromend.errors import DeviceError, ModelFaultError
 from neuromend.findings import Finding, Level
 from neuromend.methods.classical import CLASSICAL
+from neuromend.methods.windows import fill_in_windows
 from neuromend.models import ModelEntry, load_method
 
 Array = NDArray[np.float32]
@@ -174,9 +175,19 @@ class Painter:
         # The generator stays on the CPU, so that every device draws the same noise.
         generator = torch.Generator("cpu").manual_seed(seed)
         use_bf16 = fast and bf16_is_fast(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=use_bf16):
-            filled = self.method.sample(
-                image.to(self.device), mask.to(self.device), steps=steps, generator=generator, on_step=on_step
+
+        def paint(known: torch.Tensor, hole: torch.Tensor, told: OnStep | None) -> torch.Tensor:
+            painted: torch.Tensor = self.method.sample(
+                known, hole.to(known), steps=steps, generator=generator, on_step=told
             )
+            return painted
+
+        image, hole = image.to(self.device), mask.to(self.device) > 0.5
+        window = self.method.window
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=use_bf16):
+            if window is None:
+                filled = paint(image, hole, on_step)
+            else:
+                filled = fill_in_windows(paint, image, hole, window, on_step)
         result: Array = filled[0, 0].float().cpu().numpy()
         return result

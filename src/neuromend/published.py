@@ -1,4 +1,4 @@
-"""Published checkpoints of the six methods, turned into model folders: names checked, nothing renamed in silence.
+"""Published checkpoints, turned into model folders: names checked, nothing renamed in silence.
 
 The authors' files are pickles. They are opened by ``torch.load(weights_only=True)`` alone, which builds tensors and
 plain containers and runs no code (MO-01). Known shapes of file: a bare state dict, one wrapped as ``model``,
@@ -22,6 +22,7 @@ from neuromend.checkpoint import save_model
 from neuromend.errors import CheckpointError, MissingInputError, TemporaryError, UsageError
 from neuromend.manifest import Manifest, TrainedRange
 from neuromend.methods import METHODS
+from neuromend.published_terms import CARD, TERMS_OF_THE_SIX, TERMS_UNKNOWN
 
 HUB = "AliciaDurrer/DM_Inpainting"
 """Where the authors of the six methods published their weights, under the MIT licence."""
@@ -39,12 +40,16 @@ class Source:
         prefix: stands before every published name here.
         unused: beginnings of published names that sampling and training here do without.
         ones: tensors that the published file lacks and that are 1 in a trained model.
+        licence: of the published weights, for the manifest.
+        terms: the text of LICENSE-WEIGHTS.md.
     """
 
     title: str
     prefix: str = "network."
     unused: tuple[str, ...] = ()
     ones: tuple[str, ...] = ()
+    licence: str = "MIT"
+    terms: str = TERMS_OF_THE_SIX
 
 
 PUBLISHED: dict[str, Source] = {
@@ -53,6 +58,7 @@ PUBLISHED: dict[str, Source] = {
     "pseudo3d": Source("DDPM_Pseudo3D"),
     "full3d": Source("DDPM_3D_mem_eff"),
     "wavelet3d": Source("WDM_3D"),
+    "fastwdm3d": Source("fastWDM3D", licence="see LICENSE-WEIGHTS.md", terms=TERMS_UNKNOWN),
     "latent3d": Source(
         "LDM_3D",
         prefix="",
@@ -109,9 +115,9 @@ def import_weights(
         method=method,
         config=asdict(config),
         trained_range=TrainedRange(modalities=("T1w",), spacing_mm=(1.0, 1.0), coverage=("skull-stripped",)),
-        licence="MIT",
-        licence_text=LICENCE_TEXT.format(name=path.name, digest=digest, hub=HUB),
-        card=CARD.format(title=source.title, method=method, name=path.name, digest=digest, hub=HUB),
+        licence=source.licence,
+        licence_text=source.terms.format(name=path.name, digest=digest, hub=HUB),
+        card=CARD.format(title=source.title, method=method, name=path.name, digest=digest),
         training={"source_file": path.name, "source_sha256": digest, "published_model": source.title},
         ema=ema,
         dtype=torch.float32,
@@ -318,29 +324,3 @@ def _some(names: list[str]) -> str:
     """Up to four names, and how many more."""
     shown = ", ".join(names[:4]) or "none"
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
-
-
-LICENCE_TEXT = """# Terms of these weights
-
-These weights are not neuromend's. They were imported, number by number unchanged, from the file `{name}`
-(SHA-256 {digest}).
-
-If that file is the one published on the Hugging Face Hub under {hub}, it was trained by the authors of "Denoising
-Diffusion Models for 3D Healthy Brain Tissue Inpainting" (Durrer et al. 2024, arXiv 2403.14499), who release it under
-the MIT licence: you may use, change and pass on the weights; keep their copyright and permission notice, which
-stands on that page, with every copy; there is no warranty. Please cite their paper.
-
-If the file came from somewhere else, or if you trained it yourself, the terms of its owner hold. neuromend did not
-and cannot check which of the two is the case.
-"""
-
-CARD = """# {title}, imported
-
-Weights of the published model {title}, as method `{method}`, from `{name}` (SHA-256 {digest}).
-
-- Whose: the authors of Durrer et al. 2024 (arXiv 2403.14499), if the file is theirs ({hub}); see LICENSE-WEIGHTS.md.
-- Trained by them on: T1-weighted scans of the BraTS inpainting challenge, skull-stripped, 1 mm, with tumours.
-- Not checked by us: how good the fills are. The arithmetic of the network is checked (`neuromend parity`).
-- How the method differs from the published code: docs/methods/{method}.md.
-- Fills are synthetic tissue, not for diagnosis.
-"""

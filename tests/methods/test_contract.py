@@ -81,6 +81,10 @@ def test_a_method_has_a_frozen_config_and_its_presets(method: Any) -> None:
     assert method.expected_steps is None or method.expected_steps >= 1
 
 
+def test_a_window_fits_the_network(tiny: Any) -> None:
+    assert tiny.window is None or all(side % tiny.multiple == 0 for side in tiny.window)
+
+
 def test_the_loss_is_a_finite_number_with_a_gradient_for_every_parameter(tiny: Any) -> None:
     value = tiny.loss(*phantom(tiny.multiple), noise())
     assert value.shape == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from neuromend.methods.contract import Method
 from neuromend.methods.fastwavelet3d import FastWavelet3D
+from neuromend.methods.fastwdm3d import FastWDM3D
 from neuromend.methods.full3d import Full3D
 from neuromend.methods.latent3d import Latent3D
 from neuromend.methods.pseudo3d import Pseudo3D
@@ -14,6 +15,7 @@ from neuromend.methods.wavelet3d import Wavelet3D
 
 METHODS: dict[str, type[Method]] = {
     "fastwavelet3d": FastWavelet3D,
+    "fastwdm3d": FastWDM3D,
     "full3d": Full3D,
     "wavelet3d": Wavelet3D,
     "unet3d": RegressionUNet3D,

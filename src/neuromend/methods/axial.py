@@ -17,7 +17,7 @@ from neuromend.diffusion.process import add_noise, noise_like, x0_from_eps
 from neuromend.diffusion.samplers import OnStep, ddim, ddpm, dpmpp_2m
 from neuromend.diffusion.schedule import Schedule
 from neuromend.diffusion.variational import variational_bound
-from neuromend.methods.contract import TURNED, Sampler
+from neuromend.methods.contract import TURNED, Sampler, Sides
 
 SCHEDULE = Schedule.linear()
 """1000 levels, as published for all slice-wise methods."""
@@ -30,6 +30,9 @@ BATCH = 16
 
 PUBLISHED_STEPS = 1000
 DEFAULT_STEPS = 25
+
+WINDOW: Sides = (224, 224, 1 << 20)
+"""Slices of the published training size; as many as there are."""
 
 Predict = Callable[[Tensor, int], Tensor]
 """(xt, level) -> (S, 2, X, Y): noise and v of the variance."""

@@ -17,6 +17,9 @@ Sampler = Literal["ddim", "dpmpp", "ddpm", "published"]
 """How a diffusion method walks from noise to tissue: ``diffusion/samplers.py``, or the recipe of its authors."""
 
 
+Sides = tuple[int, int, int]
+"""Sides of a volume in voxels: left-right, back-front, bottom-top."""
+
 TURNED = (2, 3)
 """Axes that run the other way in the published networks: they were trained on arrays to the left and the back (LPS)."""
 
@@ -42,6 +45,15 @@ class Method(Protocol):
     @property
     def multiple(self) -> int:
         """The sides of a volume must be divisible by this."""
+        ...
+
+    @property
+    def window(self) -> Sides | None:
+        """The longest sides that the network was trained to see; a larger volume is filled in windows of these.
+
+        None: any volume is filled at once. Divisible by ``multiple``. Whoever fills applies it
+        (``methods/windows.py``), not ``sample``.
+        """
         ...
 
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: Generator) -> Tensor:

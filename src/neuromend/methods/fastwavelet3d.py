@@ -40,7 +40,7 @@ from neuromend.data.symmetry import midsagittal_reflection
 from neuromend.diffusion.samplers import ddpm
 from neuromend.diffusion.schedule import Schedule
 from neuromend.methods.classical import harmonic
-from neuromend.methods.contract import check_volumes
+from neuromend.methods.contract import Sides, check_volumes
 from neuromend.networks.fast_unet3d import FastUNet3D
 from neuromend.wavelets import haar, inverse_haar
 
@@ -94,6 +94,8 @@ class FastWavelet3D(nn.Module):
 
     default_steps: int = 4
     """Steps of one random sample."""
+    window: Sides | None = None
+    """Any volume is filled at once."""
 
     def __init__(self, config: FastWavelet3DConfig) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from neuromend.diffusion.process import add_noise, noise_like, x0_from_eps
 from neuromend.diffusion.samplers import Denoise, OnStep
 from neuromend.diffusion.schedule import Schedule
-from neuromend.methods.contract import TURNED, Sampler, check_volumes
+from neuromend.methods.contract import TURNED, Sampler, Sides, check_volumes
 from neuromend.methods.walking import PUBLISHED_STEPS, hole_of, walk, weighted_mean
 from neuromend.networks.unet3d import UNet3D
 
@@ -74,6 +74,8 @@ class Full3D(nn.Module):
     expected_steps: int | None = None
     default_steps: int = 50
     """Steps of one random sample; 1000 with the published sampler."""
+    window: Sides | None = (256, 256, 256)
+    """The published training size."""
 
     def __init__(self, config: Full3DConfig) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ from neuromend.diffusion.process import add_noise, noise_like
 from neuromend.diffusion.samplers import OnStep
 from neuromend.diffusion.schedule import Schedule
 from neuromend.methods.classical import harmonic
-from neuromend.methods.contract import TURNED, Sampler, check_volumes
+from neuromend.methods.contract import TURNED, Sampler, Sides, check_volumes
 from neuromend.methods.walking import PUBLISHED_STEPS, hole_of, walk, weighted_mean
 from neuromend.networks.autoencoder import VQGAN
 from neuromend.networks.video_unet import VideoUNet
@@ -90,6 +90,8 @@ class Latent3D(nn.Module):
     expected_steps: int | None = None
     default_steps: int = 20
     """Steps of one random sample; 1000 with the published sampler."""
+    window: Sides | None = (256, 256, 256)
+    """The published training size."""
 
     def __init__(self, config: Latent3DConfig) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ from torch import Generator, Tensor, nn
 from neuromend.diffusion.process import noise_like
 from neuromend.diffusion.samplers import OnStep
 from neuromend.methods import axial
-from neuromend.methods.contract import Sampler, check_volumes
+from neuromend.methods.contract import Sampler, Sides, check_volumes
 from neuromend.networks.unet import STACK, UNet2D
 
 
@@ -75,6 +75,7 @@ class Pseudo3D(nn.Module):
     PRESETS: ClassVar[dict[str, Pseudo3DConfig]] = PRESETS
     expected_steps: int | None = None
     default_steps: int = axial.DEFAULT_STEPS
+    window: Sides | None = axial.WINDOW
 
     def __init__(self, config: Pseudo3DConfig) -> None:
         super().__init__()

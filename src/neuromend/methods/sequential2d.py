@@ -35,7 +35,7 @@ from torch import Generator, Tensor, nn
 from neuromend.diffusion.process import noise_like
 from neuromend.diffusion.samplers import OnStep
 from neuromend.methods import axial
-from neuromend.methods.contract import Sampler, check_volumes
+from neuromend.methods.contract import Sampler, Sides, check_volumes
 from neuromend.networks.unet import UNet2D
 
 Turn = tuple[int, int, int]
@@ -91,6 +91,7 @@ class Sequential2D(nn.Module):
     PRESETS: ClassVar[dict[str, Sequential2DConfig]] = PRESETS
     expected_steps: int | None = None
     default_steps: int = axial.DEFAULT_STEPS
+    window: Sides | None = axial.WINDOW
 
     def __init__(self, config: Sequential2DConfig) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ from torch import Generator, Tensor, nn
 from neuromend.diffusion.process import noise_like
 from neuromend.diffusion.samplers import OnStep
 from neuromend.methods import axial
-from neuromend.methods.contract import Sampler, check_volumes
+from neuromend.methods.contract import Sampler, Sides, check_volumes
 from neuromend.networks.unet import UNet2D
 
 
@@ -70,6 +70,7 @@ class Slice2D(nn.Module):
     PRESETS: ClassVar[dict[str, Slice2DConfig]] = PRESETS
     expected_steps: int | None = None
     default_steps: int = axial.DEFAULT_STEPS
+    window: Sides | None = axial.WINDOW
 
     def __init__(self, config: Slice2DConfig) -> None:
         super().__init__()
