@@ -1,4 +1,4 @@
-"""What stands in LICENSE-WEIGHTS.md and MODEL_CARD.md of imported weights; {name}, {digest}, {hub} ... are filled in."""
+"""LICENSE-WEIGHTS.md and MODEL_CARD.md of imported weights, with {name}, {digest}, {title} ... to be filled in."""
 
 from __future__ import annotations
 

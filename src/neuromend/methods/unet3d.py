@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuromend.diffusion.samplers import OnStep
-from neuromend.methods.contract import check_volumes
+from neuromend.methods.contract import Sides, check_volumes
 from neuromend.methods.walking import hole_of, weighted_mean
 from neuromend.networks.plain_unet3d import PlainUNet3D
 
@@ -73,6 +73,8 @@ class RegressionUNet3D(nn.Module):
 
     default_steps: int = 2
     """Mirrored passes averaged in one random sample."""
+    window: Sides | None = None
+    """Any volume is filled at once."""
 
     def __init__(self, config: UNet3DConfig) -> None:
         super().__init__()
@@ -147,7 +149,11 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     window = min(SSIM_WINDOW, (min(a.shape[2:]) - 1) | 1)  # odd, and no larger than the volume
 
     def mean(x: Tensor) -> Tensor:
-        return F.avg_pool3d(x, window, stride=1, padding=window // 2, count_include_pad=False)
+        # One axis after the other: the same mean from 3 x 7 voxels instead of 7^3, a third of a step's time.
+        for axis in range(3):
+            size = [window if other == axis else 1 for other in range(3)]
+            x = F.avg_pool3d(x, size, stride=1, padding=[n // 2 for n in size], count_include_pad=False)
+        return x
 
     mean_a, mean_b = mean(a), mean(b)
     variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
