@@ -92,31 +92,32 @@ CLASSICAL: dict[str, Callable[[Image, Mask], Image]] = {
 
 
 def _laplacian(image: Image, hole: Mask) -> tuple[sparse.csr_matrix, NDArray[np.float32], bool]:
-    """The symmetric positive system (degree - adjacency) u = sum of known neighbours, over the hole."""
-    count = int(hole.sum())
-    index = np.full(hole.shape, -1, np.int32)
-    index[hole] = np.arange(count, dtype=np.int32)
-    degree = np.zeros(count, np.float32)
+    """The symmetric positive system (degree - adjacency) u = sum of known neighbours, over the hole.
+
+    The rows are written down directly, columns ascending, which takes a third of the time of sorting them.
+    """
+    outside, known = -2, -1
+    index = np.full([n + 2 for n in hole.shape], outside, np.int32)
+    index[1:-1, 1:-1, 1:-1] = np.where(hole, np.int32(0), np.int32(known))
+    flat, around = index.reshape(-1), np.pad(image, 1).reshape(-1)
+    own = np.flatnonzero(flat == 0)
+    count = own.size
+    flat[own] = np.arange(count, dtype=np.int32)
+    _, y, z = index.shape
+    steps = (-y * z, -z, -1, 0, 1, z, y * z)
+    columns = np.stack([flat[own + step] for step in steps], axis=1)
+    values = np.full(columns.shape, -1, np.float32)
+    values[:, 3] = np.count_nonzero(columns != outside, axis=1) - 1
     boundary = np.zeros(count, np.float32)
-    rows, columns = [], []
     anchored = False
-    for axis in range(3):
-        near = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        far = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
-        for here, there in ((near, far), (far, near)):
-            inside = index[here] >= 0
-            own = index[here][inside]
-            other = index[there][inside]
-            np.add.at(degree, own, 1)
-            linked = other >= 0
-            rows.append(own[linked])
-            columns.append(other[linked])
-            known = own[~linked]
-            boundary[known] += image[there][inside][~linked]
-            anchored = anchored or known.size > 0
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    off = sparse.csr_matrix((np.full(row.size, -1, np.float32), (row, column)), shape=(count, count))
-    return (off + sparse.diags(degree.astype(np.float32))).tocsr(), boundary, anchored
+    for side in (6, 0, 5, 1, 4, 2):
+        beside = np.flatnonzero(columns[:, side] == known)
+        boundary[beside] += around[own[beside] + steps[side]]
+        anchored = anchored or beside.size > 0
+    linked = columns >= 0
+    starts = np.concatenate(([0], np.cumsum(np.count_nonzero(linked, axis=1)))).astype(np.int32)
+    matrix = sparse.csr_matrix((values[linked], columns[linked], starts), shape=(count, count))
+    return matrix, boundary, anchored
 
 
 def _pyramid(image: Image, hole: Mask) -> Image:
