@@ -1,0 +1,176 @@
+/** Opening scans and masks, and letting go of the ones before. */
+
+import { get, packed, upload } from "./api.js";
+import { on, remembered, state, tell } from "./bus.js";
+import { byId, choices, download, speak } from "./dom.js";
+import { centre, currentMask, Mask } from "./mask.js";
+import { attempt, complain, question, say } from "./notices.js";
+import { viewer } from "./viewer.js";
+import { fetchVolume } from "./volume.js";
+
+const NEW = "new";
+let opening = 0;
+
+const infoOf = (id) => state.session?.scans.find((scan) => scan.id === id) ?? null;
+
+/** Ask the server how things stand; everything that lists something is drawn anew. */
+export async function refreshSession() {
+  state.session = await get("/api/session");
+  tell("session");
+  return state.session;
+}
+
+/** May the drawing be left? Asks where it holds something the server does not have. */
+export async function mayLeave() {
+  const mask = currentMask();
+  if (!mask?.dirty || mask.count === 0) return true;
+  const answer = await question("The mask has changes that are not kept", "Keep them in this session before going on?", [
+    { value: "keep", text: "Keep and go on", primary: true },
+    { value: "discard", text: "Discard the changes" },
+    { value: "stay", text: "Stay here" },
+  ]);
+  if (answer === "keep") return Boolean(await attempt(keepMask));
+  return answer === "discard";
+}
+
+/** Put a scan on screen, with the mask last chosen for it, or its first. */
+export async function openScan(id) {
+  if (state.scan?.id === id) return;
+  if (!(await mayLeave())) {
+    byId("scan").value = state.scan?.id ?? "";
+    return;
+  }
+  const mine = ++opening;
+  loading(`Opening ${infoOf(id)?.name ?? "the case"}`);
+  try {
+    const info = infoOf(id) ?? (await openCase(id));
+    const volume = await fetchVolume(id);
+    if (mine !== opening) return;
+    close();
+    const scan = { id, name: info.name, volume, after: null, overlays: {}, loaded: new Map() };
+    scan.volumes = () => [volume, ...scan.loaded.values()];
+    scan.mask = new Mask(volume, null);
+    state.scan = scan;
+    viewer.showScan(volume, scan.mask.voxels);
+    viewer.setVoxel(volume.dims.map((size) => Math.floor(size / 2)));
+    remembered.set("scan", id);
+    tell("scan");
+    byId("scan").value = id;
+    speak(`${info.name} is open`);
+    const first = info.masks.find((mask) => mask.id === remembered.get(`mask-${id}`)) ?? info.masks[0];
+    if (first) await loadMask(first.id);
+    for (const finding of info.findings ?? []) if (finding.level !== "info") say(finding.message);
+    if (info.input_missing) say("The scan of this case is not there any more: its filled scan is shown instead.");
+  } catch (error) {
+    if (mine === opening) complain(error);
+  } finally {
+    if (mine === opening) loading("");
+  }
+}
+
+/** The scan of a case is read by the server when it is first looked at. */
+async function openCase(id) {
+  const info = await get(`/api/scans/${encodeURIComponent(id)}`);
+  await refreshSession();
+  return info;
+}
+
+/** Let go of the scan on screen: its voxels, its results, its textures. */
+function close() {
+  viewer.clear();
+  state.scan = null;
+  state.result = null;
+  state.against = "scan";
+  tell("result");
+}
+
+/** Make one of the server's masks the one that is drawn on; `null` begins an empty one. */
+async function loadMask(id) {
+  const { scan } = state;
+  const volume = id ? await fetchVolume(id) : null;
+  if (state.scan !== scan) return;
+  if (volume && !volume.sameGrid(scan.volume)) {
+    say("This mask lies on another grid than the scan: it cannot be edited here.");
+    return;
+  }
+  scan.mask = new Mask(scan.volume, id, volume?.support());
+  viewer.mask = scan.mask.voxels;
+  viewer.refreshMask(null);
+  remembered.set(`mask-${scan.id}`, id);
+  const middle = centre(scan.mask);
+  if (middle) viewer.setVoxel(middle);
+  showMasks();
+  tell("mask", scan.mask);
+}
+
+async function chooseMask() {
+  const chosen = byId("mask").value;
+  if (await mayLeave()) await attempt(() => loadMask(chosen === NEW ? null : chosen));
+  else showMasks();
+}
+
+/** Hand the drawing to the server as a mask of this session; gives its id. */
+export async function keepMask() {
+  const { scan } = state;
+  const { mask } = scan;
+  if (mask.id && !mask.dirty) return mask.id;
+  const edits = mask.done.length;
+  const name = `drawn-${infoOf(scan.id).masks.length + 1}.nii.gz`;
+  const kept = await upload(`/api/scans/${scan.id}/masks?name=${encodeURIComponent(name)}`, await packed(mask.file()));
+  mask.id = kept.id;
+  mask.dirty = mask.done.length !== edits; // a stroke made meanwhile is not kept yet
+  remembered.set(`mask-${scan.id}`, kept.id);
+  for (const finding of kept.findings ?? []) say(finding.message);
+  await refreshSession();
+  tell("mask", mask);
+  return kept.id;
+}
+
+/** A file dropped on the page, as a scan of the session or as a mask of the scan on screen. */
+export async function openFile(file, kind) {
+  loading(`Reading ${file.name}`);
+  try {
+    const name = encodeURIComponent(file.name);
+    if (kind === "mask") {
+      const kept = await upload(`/api/scans/${state.scan.id}/masks?name=${name}`, file);
+      for (const finding of kept.findings ?? []) say(finding.message);
+      await refreshSession();
+      await loadMask(kept.id);
+    } else {
+      const scan = await upload(`/api/scans?name=${name}`, file);
+      await refreshSession();
+      await openScan(scan.id);
+    }
+  } finally {
+    loading("");
+  }
+}
+
+function showScans() {
+  const { scans } = state.session;
+  choices(byId("scan"), scans.map(({ id, name, shape, spacing_mm: mm }) => ({ value: id, text: `${name}  (${shape.join("×")}, ${mm.map((size) => Number(size.toFixed(2))).join("×")} mm)` })), state.scan?.id);
+  byId("empty").hidden = scans.length > 0;
+  showMasks();
+}
+
+function showMasks() {
+  const masks = infoOf(state.scan?.id)?.masks ?? [];
+  const options = masks.map(({ id, name, volume_ml: ml }) => ({ value: id, text: `${name} (${ml.toFixed(2)} ml)` }));
+  choices(byId("mask"), [...options, { value: NEW, text: "new, empty mask" }], state.scan?.mask.id ?? NEW);
+}
+
+function loading(text) {
+  byId("loading").hidden = !text;
+  byId("loading").textContent = text;
+}
+
+export function start() {
+  byId("scan").addEventListener("change", () => openScan(byId("scan").value));
+  byId("mask").addEventListener("change", chooseMask);
+  byId("mask-keep").addEventListener("click", () => attempt(keepMask));
+  byId("mask-download").addEventListener("click", () => {
+    attempt(async () => download(await packed(currentMask().file()), "mask.nii.gz", "application/gzip"));
+  });
+  on("session", showScans);
+  on("scan", showMasks);
+}
