@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,4 +91,27 @@ def test_every_published_number_is_replayed() -> None:
         pytest.skip("the parity fixtures are not beside this checkout")
     rows = list(replay(SHARED))
     assert [row for row in rows if not row.passed] == []
-    assert {"slice2d", "sequential2d", "pseudo3d", "full3d"} <= {row.method for row in rows}
+    assert {"slice2d", "sequential2d", "pseudo3d", "full3d", "wavelet3d", "latent3d"} == {
+        row.method for row in rows
+    }
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("folder", "array", "part"),
+    [
+        ("LDM_3D", "train_loss", "training loss, end to end"),
+        ("LDM_3D", "full_final", "trajectory of 1000 steps"),
+        ("WDM_3D", "loss_mse_wav", "loss, each band"),
+        ("WDM_3D", "dwt_HLH", "bands"),
+    ],
+)
+def test_one_changed_number_is_a_miss(folder: str, array: str, part: str, tmp_path: Path) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the parity fixtures are not beside this checkout")
+    shutil.copytree(SHARED / folder, tmp_path / folder)
+    with np.load(SHARED / folder / "diffusion.npz") as stored:
+        changed = dict(stored)
+    changed[array] = changed[array] * np.float32(1.001)
+    np.savez(tmp_path / folder / "diffusion.npz", **changed)
+    assert [row.part for row in replay(tmp_path) if not row.passed] == [part]

@@ -63,9 +63,10 @@ def parity(
         rows.append(row)
         if not as_json:
             size = "" if row.parameters is None else f"{row.parameters:,}"
-            verdict = "" if row.passed else "  MISS"
+            verdict = "" if row.tolerance == TOLERANCE else f"  (at most {row.tolerance:g})"
+            verdict += "" if row.passed else "  MISS"
             print_stdout(f"{row.method:<14}{row.part:<28}{size:>12}  {row.error:.1e}{verdict}")
     if as_json:
-        keys = ("method", "part", "parameters", "error", "passed")
+        keys = ("method", "part", "parameters", "error", "tolerance", "passed")
         print_json({"rows": [{key: getattr(row, key) for key in keys} for row in rows]})
     return 0 if all(row.passed for row in rows) else MISSED

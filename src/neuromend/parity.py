@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,34 +23,18 @@ from neuromend.diffusion import process
 from neuromend.diffusion.schedule import Schedule
 from neuromend.diffusion.variational import variational_bound
 from neuromend.errors import MissingInputError
-from neuromend.methods import METHODS
 from neuromend.networks.unet import SliceConv, UNet2D
 from neuromend.networks.unet3d import Resampling, UNet3D
+from neuromend.parity_latent import latent_rows
+from neuromend.parity_rows import TOLERANCE, Arguments, Row, arrays, relative_error
+from neuromend.parity_wavelet import wavelet_diffusion
 
-TOLERANCE = 1e-5
-"""Largest accepted error: norm of the difference over the norm of the published value, in float32."""
-
-Arguments = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table: a part of a method, and how far it is from the published numbers."""
-
-    method: str
-    part: str
-    error: float
-    parameters: int | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Within the tolerance; an error that is no number is a miss."""
-        return self.error <= TOLERANCE
+__all__ = ["PARITY", "TOLERANCE", "Row", "relative_error", "replay"]
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """How one folder is replayed.
+    """How the folder of a method with one network is replayed: called with it, gives the lines of the table.
 
     Attributes:
         method: its name here.
@@ -64,6 +46,10 @@ class Replay:
     build: Callable[[Arguments], nn.Module]
     diffusion: Callable[[dict[str, Tensor]], Iterator[tuple[str, float]]]
 
+    def __call__(self, folder: Path) -> Iterator[Row]:
+        """Every check for which the folder has files."""
+        return _replay_method(folder, self)
+
 
 def replay(folder: Path | str) -> Iterator[Row]:
     """Every check for which the folder has files, method by method.
@@ -72,9 +58,9 @@ def replay(folder: Path | str) -> Iterator[Row]:
         MissingInputError: IN-38, the folder has nothing to replay.
     """
     root, count = Path(folder), 0
-    for name, entry in PARITY.items():
-        if entry.method in METHODS and (root / name).is_dir():
-            for row in _replay_method(root / name, entry):
+    for name, rows in PARITY.items():
+        if (root / name).is_dir():
+            for row in rows(root / name):
                 count += 1
                 yield row
     if count == 0:
@@ -87,14 +73,6 @@ def replay(folder: Path | str) -> Iterator[Row]:
         )
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what is expected; infinite where shapes differ."""
-    if found.shape != expected.shape:
-        return float("inf")
-    difference, size = (found.double() - expected.double()).norm(), expected.double().norm()
-    return float(difference / size) if size > 0 else float(difference)
-
-
 def _replay_method(folder: Path, entry: Replay) -> Iterator[Row]:
     facts = folder / "published_parameters.json"
     if facts.is_file():
@@ -102,10 +80,10 @@ def _replay_method(folder: Path, entry: Replay) -> Iterator[Row]:
     for config in sorted(folder.glob("tiny*/config.json")):
         yield from _outputs(config.parent, entry)
     if (folder / "diffusion.npz").is_file():
-        for part, error in entry.diffusion(_arrays(folder / "diffusion.npz")):
+        for part, error in entry.diffusion(arrays(folder / "diffusion.npz")):
             yield Row(entry.method, part, error)
     if (folder / "temporal_conv.npz").is_file():
-        error = _convolution_along_slices(_arrays(folder / "temporal_conv.npz"))
+        error = _convolution_along_slices(arrays(folder / "temporal_conv.npz"))
         yield Row(entry.method, "convolution along slices", error)
 
 
@@ -126,7 +104,7 @@ def _outputs(folder: Path, entry: Replay) -> Iterator[Row]:
     weights = load_file(folder / "weights.safetensors")
     network.load_state_dict({key: value.float() for key, value in weights.items()})
     count = sum(parameter.numel() for parameter in network.parameters())
-    data = _arrays(folder / "io.npz")
+    data = arrays(folder / "io.npz")
     for case in sorted(key[2:] for key in data if key.startswith("x_")):
         arguments = [data[f"x_{case}"], data[f"timesteps_{case}"]]
         positions = data.get(f"slice_numbers_{case}")
@@ -160,9 +138,9 @@ def _noising(data: dict[str, Tensor], schedule: Schedule) -> Iterator[tuple[str,
     yield "posterior variance", relative_error(variance, data["q_posterior_variance"].flatten(1)[:, 0])
 
 
-def _linear_noising(data: dict[str, Tensor]) -> Iterator[tuple[str, float]]:
-    """What can be replayed of a method on the linear schedule without knowing what it predicts."""
+def _bands(data: dict[str, Tensor]) -> Iterator[tuple[str, float]]:
     yield from _noising(data, Schedule.linear())
+    yield from wavelet_diffusion(data)
 
 
 def _noise_prediction(data: dict[str, Tensor]) -> Iterator[tuple[str, float]]:
@@ -221,11 +199,6 @@ def closed_form(x: Tensor, index: int, data: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([eps, torch.sin(3 * x[:, -1:])], dim=1)
 
 
-def _arrays(path: Path) -> dict[str, Tensor]:
-    with np.load(path) as arrays:
-        return {key: torch.from_numpy(arrays[key]) for key in arrays}
-
-
 def _unet2d(arguments: Arguments, *, pseudo_3d: bool = False) -> nn.Module:
     return UNet2D(
         arguments["in_channels"],
@@ -252,11 +225,12 @@ def _unet3d(arguments: Arguments, *, resampling: Resampling = "conv") -> nn.Modu
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
-PARITY: dict[str, Replay] = {
+PARITY: dict[str, Callable[[Path], Iterator[Row]]] = {
     "DDPM_2D_slice_wise": Replay("slice2d", _unet2d, _noise_prediction),
     "DDPM_2D_seq_pos": Replay("sequential2d", _unet2d, _noise_prediction),
     "DDPM_Pseudo3D": Replay("pseudo3d", partial(_unet2d, pseudo_3d=True), _noise_prediction),
     "DDPM_3D_mem_eff": Replay("full3d", _unet3d, _noise_prediction),
-    "WDM_3D": Replay("wavelet3d", partial(_unet3d, resampling="residual"), _linear_noising),
+    "WDM_3D": Replay("wavelet3d", partial(_unet3d, resampling="residual"), _bands),
+    "LDM_3D": latent_rows,
 }
 """Folder -> how to replay it."""
