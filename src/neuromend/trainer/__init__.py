@@ -1,0 +1,1 @@
+"""What the training loop (``neuromend.train``) is made of: settings, state, data order, guards, log, scores, export."""
