@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from neuromend.data.volume import MAX_VOXELS
+from neuromend.filling import mask_options, require_counts
 from neuromend.findings import Finding
-from neuromend.models import DEFAULT_MODEL
+from neuromend.models import DEFAULT_MODEL, resolve_model
 
 Status = Literal["done", "kept", "redone", "failed"]
 
@@ -60,6 +61,19 @@ class Settings:
     max_voxels: int = MAX_VOXELS
     fallback: bool = True
     command: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        """Refuse at once what would be refused case by case: contradictions, and a model that is not there.
+
+        Raises:
+            UsageError, CheckpointError: as ``fill`` raises them.
+        """
+        require_counts(self.samples, self.steps)
+        mask_options(
+            self.labels, self.threshold, self.resample_mask, self.invert_mask, self.allow_empty,
+            self.dilate_mm, self.force_pair, self.min_size_ml,
+        )  # fmt: skip
+        resolve_model(self.model)
 
     def seed_of(self, case: Case) -> int:
         """The seed of a case, 0 to 2**63 - 1, from the run's seed and the case's id alone.

@@ -138,7 +138,7 @@ def _is_dead(holder: dict[str, Any] | None) -> bool:
     if holder is None or holder["host"] != _place():
         return False
     try:
-        return abs(psutil.Process(holder["pid"]).create_time() - holder["began"]) > 1.0
+        return bool(abs(psutil.Process(holder["pid"]).create_time() - holder["began"]) > 1.0)
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:
