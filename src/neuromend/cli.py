@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from neuromend import cli_benchmark, cli_cohort, cli_evaluate, cli_models, cli_published, cli_review
+from neuromend import cli_benchmark, cli_cohort, cli_evaluate, cli_models, cli_published, cli_review, cli_train
 from neuromend import cli_options as opt
 from neuromend.cli_errors import as_error
 from neuromend.errors import EXIT_DEVICE, EXIT_OK
@@ -71,6 +71,8 @@ app.command()(cli_evaluate.evaluate)
 app.command()(cli_benchmark.benchmark)
 app.command()(cli_cohort.batch)
 app.command()(cli_review.review)
+app.command()(cli_train.train)
+app.command()(cli_train.export)
 app.command()(cli_published.import_weights)
 app.command()(cli_published.parity)
 

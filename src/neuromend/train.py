@@ -75,14 +75,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a run stands: ``finished`` is False where ``--max-time`` ended it before its budget was used up."""
+    """How a run stands.
+
+    Attributes:
+        finished: False where ``--max-time`` ended it before its budget was used up.
+        best: the highest score on dev that decides; None where none was taken.
+    """
 
     run: Path
     step: int
     minutes: float
     finished: bool
-    best: float
-    findings: tuple[Finding, ...]
+    best: float | None
 
 
 def train(
@@ -94,6 +98,7 @@ def train(
     max_minutes: float | None = None,
     allow_config_change: bool = False,
     say: Say = print,
+    show: Callable[[Sequence[Finding]], None] = lambda findings: None,
     command: Sequence[str] = (),
 ) -> TrainResult:
     """Train, or go on training, until the budget is used up.
@@ -105,7 +110,7 @@ def train(
         init_from: a model folder whose weights a new run begins with, or the run of an autoencoder for latent3d.
         max_minutes: stop after so long, whatever the budget says; the same command goes on later.
         allow_config_change: go on although settings, data or code have changed; recorded in run.json.
-        say: shows a line to a person.
+        say, show: show a line, and what was noticed at the start, to a person.
         command: the command line, for the record.
 
     Raises:
@@ -125,8 +130,8 @@ def train(
     state, model, checkpoints, journal, identity, findings = begin(
         config, cache, out, fabric, init_from=init_from, allow_change=allow_config_change, command=command
     )
-    for finding in findings:
-        say(finding.message)
+    if fabric.is_global_zero:
+        show(findings)
     progress, training = state.progress, config.training
     feed = Feed(
         training_cases(config, cache, state.task),
@@ -160,7 +165,8 @@ def train(
     if requests.asked:
         raise Stopped(requests.asked)
     finished = progress.share(training) >= 1
-    return TrainResult(out, progress.step, progress.seconds / 60, finished, progress.best, tuple(findings))
+    best = progress.best if math.isfinite(progress.best) else None
+    return TrainResult(out, progress.step, progress.seconds / 60, finished, best)
 
 
 def training_step(run: Run, feed: Feed, requests: StopRequests) -> bool:
@@ -271,6 +277,7 @@ def score(run: Run) -> None:
         if fills[0].harmonic_scores:
             plain = mean_scores([fill.harmonic_scores for fill in fills])
             rows |= {f"dev_harmonic/{name}": value for name, value in plain.items()}
+        progress.scores = rows
         run.journal.write({"step": progress.step, "minutes": progress.seconds / 60, **rows})
         run.say(f"step {progress.step}, dev: " + ", ".join(f"{name} {scores[name]:.4g}" for name in SHOWN))
         if running.previews and run.fabric.is_global_zero:

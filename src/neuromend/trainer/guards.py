@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from neuromend.errors import EXIT_TEMPORARY
+from neuromend.errors import TemporaryError
 from neuromend.interrupts import REPEAT_SECONDS
 
 
@@ -90,11 +90,12 @@ class Watchdog:
         with self.report.open("w") as file:
             faulthandler.dump_traceback(file)
         faulthandler.dump_traceback(sys.__stderr__ or 2)
-        text = (
-            f"[TR-15] no training step for {self.minutes:g} minutes\n"
-            f"  why: the data loader or a connection stands still; the stacks are in {self.report}\n"
-            "  do:  run the same command again, it goes on from the newest checkpoint; "
-            "--set running.workers=0 leaves the loader out\n"
+        error = TemporaryError(
+            "TR-15",
+            f"no training step for {self.minutes:g} minutes",
+            why=f"the data loader or a connection stands still; the stacks are in {self.report}",
+            fix="run the same command again, it goes on from the newest checkpoint; "
+            "--set running.workers=0 leaves the loader out",
         )
-        os.write(2, text.encode())
-        os._exit(EXIT_TEMPORARY)
+        os.write(2, f"{error.render()}\n".encode())
+        os._exit(error.exit_status)
