@@ -69,8 +69,8 @@ def between(array: Array, axis: int, places: NDArray[np.float64]) -> Array:
     places = np.clip(places, 0, last)
     low = np.minimum(places.astype(np.intp), max(last - 1, 0))
     weight = (places - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-    below = np.take(array, low, axis)
-    step = np.take(array, np.minimum(low + 1, last), axis)
+    below: Array = np.take(array, low, axis)
+    step: Array = np.take(array, np.minimum(low + 1, last), axis)
     step -= below
     step *= weight
     step += below

@@ -285,13 +285,13 @@ def conceal(
     healthy[hole] = _normalised(clean[crop][hole], scale, gain)
     case: dict[str, Array] = {"healthy": healthy, "voided": voided[crop], "mask": hole.astype(np.float32)}
     if reflect is not None:
-        base = harmonic(voided, mask)
-        corner = np.array([span.start for span in crop])
-        # ``reflect`` speaks of voxels of the crop; the base is a window that begins earlier.
-        offset = reflect[:3, 3] + corner
-        case["base"] = base[crop]
+        case["base"] = harmonic(voided[crop], hole)
+        window = voided.copy()
+        window[crop] = case["base"]
+        # ``reflect`` speaks of voxels of the crop; the window begins earlier.
+        offset = reflect[:3, 3] + [span.start for span in crop]
         case["mirror"] = ndimage.affine_transform(
-            base, reflect[:3, :3], offset, tuple(hole.shape), output=np.float32, order=1
+            window, reflect[:3, :3], offset, hole.shape, output=np.float32, order=1
         )
     return case
 

@@ -253,7 +253,13 @@ def turned(
     matrix = np.diag(1 / np.array(own_spacing_mm)) @ turn.T @ np.diag(spacing_mm)
     offset = (np.array(voxels.shape) - 1) / 2 - matrix @ ((size - 1) / 2)
     x, y, z = (int(n) for n in size)
-    found = ndimage.affine_transform(voxels.astype(np.uint8), matrix, offset, (x, y, z), order=0) > 0
+    # "grid-constant" lets the outermost voxels reach half a voxel outwards, as all others do.
+    found = (
+        ndimage.affine_transform(
+            voxels.astype(np.uint8), matrix, offset, (x, y, z), order=0, mode="grid-constant"
+        )
+        > 0
+    )
     if not found.any():
         return np.ones((1, 1, 1), bool)
     return found[ndimage.find_objects(found.astype(np.uint8))[0]]

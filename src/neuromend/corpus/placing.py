@@ -177,10 +177,10 @@ def window_with_reflection(
     """
     low, high = _box_of(reflect, np.zeros(3), np.array(size) - 1)
     scan_low, scan_high = _box_of(np.linalg.inv(place), np.zeros(3), np.array(shape) - 1)
-    low = np.floor(np.minimum(np.maximum(low, scan_low), 0)).astype(int)
-    high = np.ceil(np.maximum(np.minimum(high, scan_high), np.array(size) - 1)).astype(int)
-    x, y, z = (int(n) for n in high - low + 1)
-    return low, (x, y, z)
+    first = np.floor(np.minimum(np.maximum(low, scan_low), 0)).astype(int)
+    last = np.ceil(np.maximum(np.minimum(high, scan_high), np.array(size) - 1)).astype(int)
+    x, y, z = (int(n) for n in last - first + 1)
+    return first, (x, y, z)
 
 
 def moved(matrix: Matrix, corner: NDArray[np.int_]) -> Matrix:
@@ -224,11 +224,16 @@ def sampled(
     if smooth and zoom.max() > 1.25:
         part = ndimage.gaussian_filter(part.astype(np.float32), 0.35 * float(zoom.mean()), truncate=3.0)
     offset = place[:3, 3] - low
-    return np.asarray(ndimage.affine_transform(part, place[:3, :3], offset, size, output=dtype, order=order))
+    edge = "constant" if order else "grid-constant"  # a nearest voxel reaches half a voxel outwards
+    return np.asarray(
+        ndimage.affine_transform(  # type: ignore[call-overload]
+            part, place[:3, :3], offset, size, dtype, order=order, mode=edge
+        )
+    )
 
 
 def _box_of(
-    matrix: Matrix, low: NDArray[np.float64], high: NDArray[np.int_]
+    matrix: NDArray[np.floating[Any]], low: NDArray[np.float64], high: NDArray[np.int_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The box around the image of a box under an affine map."""
     corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from neuromend.errors import UsageError
 
@@ -64,7 +64,12 @@ class Recipe:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise _refused(name, (low, high), "two numbers above 0, the smaller one first")
-        if self.crop not in ("hole", "whole") and (len(self.crop) != 3 or min(self.crop) < 1):
+        sides = self.crop if isinstance(self.crop, tuple) else (1, 1, 1)
+        if (
+            (isinstance(self.crop, str) and self.crop not in ("hole", "whole"))
+            or len(sides) != 3
+            or min(sides) < 1
+        ):
             raise _refused("crop", self.crop, 'three numbers of voxels, "hole" or "whole"')
 
     @classmethod
@@ -113,7 +118,7 @@ def _as(kind: str, name: str, value: Any) -> Any:
     if name == "crop" and isinstance(value, str):
         return value
     if kind not in ("bool", "float") and isinstance(value, list | tuple):
-        numbers = cast("list[Any]", list(value))
+        numbers: list[Any] = list(value)
         if all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
             wanted = 3 if name == "crop" else 2
             if len(numbers) == wanted:
