@@ -16,7 +16,16 @@ from typing import Annotated, Any
 
 import typer
 
-from neuromend import cli_benchmark, cli_cohort, cli_evaluate, cli_models, cli_published, cli_review, cli_train
+from neuromend import (
+    cli_benchmark,
+    cli_cohort,
+    cli_evaluate,
+    cli_masks,
+    cli_models,
+    cli_published,
+    cli_review,
+    cli_train,
+)
 from neuromend import cli_options as opt
 from neuromend.cli_errors import as_error
 from neuromend.errors import EXIT_DEVICE, EXIT_OK
@@ -69,6 +78,7 @@ app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_evaluate.app, name="submission")
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_benchmark.benchmark)
+app.command()(cli_masks.healthy_masks)
 app.command()(cli_cohort.batch)
 app.command()(cli_review.review)
 app.command()(cli_train.train)
