@@ -18,12 +18,17 @@ import typer
 
 from neuromend import (
     cli_benchmark,
+    cli_bids,
     cli_cohort,
     cli_evaluate,
+    cli_lesions,
     cli_masks,
     cli_models,
+    cli_prepare,
     cli_published,
+    cli_relabel,
     cli_review,
+    cli_tissue,
     cli_train,
 )
 from neuromend import cli_options as opt
@@ -76,13 +81,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_evaluate.app, name="submission")
+app.add_typer(cli_tissue.app, name="tissue")
+app.command("simulate-lesions")(cli_lesions.simulate_lesions)
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_benchmark.benchmark)
 app.command()(cli_masks.healthy_masks)
 app.command()(cli_cohort.batch)
+app.command(cls=cli_bids.BidsCommand)(cli_bids.bids)
+app.command()(cli_bids.group)
 app.command()(cli_review.review)
 app.command()(cli_train.train)
 app.command()(cli_train.export)
+app.command()(cli_relabel.relabel)
+app.command()(cli_prepare.prepare)
 app.command()(cli_published.import_weights)
 app.command()(cli_published.parity)
 

@@ -39,6 +39,7 @@ def correct_bias(values: NDArray[np.floating], brain: NDArray[np.bool_]) -> NDAr
         percentile before the correction) is 1 and the field has mean 1 over the brain in the logarithm; 0 elsewhere.
     """
     inside = np.asarray(values[brain], np.float64)
+    inside -= min(0.0, float(np.percentile(inside, 0.1)))  # standardised scans have negative intensities
     bright = float(np.percentile(inside, 99))
     inside /= bright if bright > 0 else 1.0
     axes = [_axis(brain, axis) for axis in range(3)]
