@@ -74,9 +74,8 @@ def session(request: Request) -> dict[str, Any]:
 @routes.get("/api/files/{id}")
 def file(request: Request, id: str) -> Response:
     path, media, name = _desk(request).session.shelf.fetch(id)
-    return FileResponse(
-        path, media_type=media, headers={"Content-Disposition": content_disposition(name)}
-    )  # fmt: skip
+    headers = {"Content-Disposition": content_disposition(name), "Accept-Ranges": "none"}
+    return FileResponse(path, media_type=media, headers=headers)
 
 
 @routes.get("/api/scans/{id}")
@@ -155,9 +154,8 @@ async def judge(request: Request, id: str) -> dict[str, Any]:
 def verdicts(request: Request) -> Response:
     text = _desk(request).cohort_or_refuse().table()
     headers = {"Content-Disposition": content_disposition("verdicts.tsv")}
-    return Response(
-        text.encode("utf-8", "replace"), media_type="text/tab-separated-values", headers=headers
-    )  # fmt: skip
+    body = text.encode("utf-8", "replace")
+    return Response(body, media_type="text/tab-separated-values", headers=headers)
 
 
 async def _receive(request: Request, path: Path) -> Path:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from neuromend.errors import OutputError
 from neuromend.findings import Finding
 from neuromend.models import DEFAULT_MODEL, ModelEntry, available_models, resolve_model
 from neuromend.provenance import version_string
@@ -128,9 +129,20 @@ class Desk:
             return result.saved or []
         scan = self.session.scan(result.scan)
         inputs = [mask.path for mask in scan.masks.values()]
-        result.saved = save_files(
-            result.outputs, self.out, scan.path, samples=result.samples, others=inputs, overwrite=overwrite
-        )
+        try:
+            result.saved = save_files(
+                result.outputs,
+                self.out,
+                scan.path,
+                samples=result.samples,
+                others=inputs,
+                overwrite=overwrite,
+            )
+        except OutputError as error:
+            if error.code != "RT-04" or overwrite:
+                raise
+            fix = "save it again and agree to replace what is there, or move the older files away"
+            raise OutputError("RT-04", error.what, why=error.why, fix=fix, path=error.path) from error
         self.session.say(f"result saved: {len(result.saved)} files")
         return result.saved
 

@@ -65,9 +65,11 @@ class Estimator:
     def __init__(self) -> None:
         self._seconds_per_unit: dict[str, float] = {}
         self._fixed = FIXED_SECONDS
+        self._seen: set[str] = set()
 
     def learn(self, work: Work, seconds: float) -> None:
         """Take note of a finished fill."""
+        self._seen.add(work.model)
         if work.megavoxel_passes == 0:
             self._fixed = seconds
         else:
@@ -76,12 +78,11 @@ class Estimator:
 
     def guess(self, work: Work) -> dict[str, Any]:
         """``{"seconds", "basis"}``; the basis says whether this computer was measured."""
-        known = self._seconds_per_unit.get(work.model)
-        seconds = self._fixed + work.megavoxel_passes * (known or SECONDS_PER_MEGAVOXEL)
-        if known is not None:
+        rate = self._seconds_per_unit.get(work.model, SECONDS_PER_MEGAVOXEL)
+        if work.model in self._seen:
             basis = "measured: the last fill with this model in this session"
         elif work.megavoxel_passes == 0:
             basis = "a table measured on 2 CPU cores"
         else:
             basis = "a table measured on 2 CPU cores with the packaged model; other models can be far slower"
-        return {"seconds": round(seconds, 1), "basis": basis}
+        return {"seconds": round(self._fixed + work.megavoxel_passes * rate, 1), "basis": basis}

@@ -34,7 +34,8 @@ class Job:
         key: chosen by the page; the same key is the same job, however often it is sent.
         facts: the request, for the result.
         expected_s: how long it will take, estimated before it started.
-        stage, done, of: what ``neuromend.fill`` told last.
+        stage, done, of: what ``neuromend.fill`` told last; "starting" before its first word.
+        started: when it began to fill (monotonic seconds).
     """
 
     id: str
@@ -173,7 +174,7 @@ class JobQueue:
                 if self._worker is None or not self._worker.alive:
                     continue
                 job = self._running = self._waiting.pop(0)
-                job.state, job.started = "running", time.monotonic()
+                job.state, job.stage, job.started = "running", "starting", time.monotonic()
                 worker = self._worker
             self._say(f"job {job.id}: running")
             self._fill(job, worker)
@@ -202,12 +203,13 @@ class JobQueue:
             if job.state != "done":
                 shutil.rmtree(job.order.out, ignore_errors=True)
             seconds = time.monotonic() - job.started
-        self._say(
-            f"job {job.id}: {job.state} after {seconds:.1f} s" + (f" [{error.code}]" if job.error else "")
-        )
+        code = f" [{error.code}]" if error is not None and job.state == "failed" else ""
+        self._say(f"job {job.id}: {job.state} after {seconds:.1f} s{code}")
 
     def _heard(self, job: Job, stage: str, done: int, of: int) -> None:
         with self._changed:
+            if job.stage == "starting":
+                job.started = time.monotonic()  # until now the process was being started, which happens once
             if stage != job.stage:
                 job.stage_started = time.monotonic()
             job.stage, job.done, job.of = stage, done, of

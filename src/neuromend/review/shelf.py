@@ -11,11 +11,13 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from neuromend.data.container import GZIP_MAGIC
+from neuromend.data.container import peek
+from neuromend.data.pairs import locate
 from neuromend.data.volume import read_volume
 from neuromend.errors import MissingInputError
 from neuromend.planning import split_suffix
@@ -62,8 +64,8 @@ class Shelf:
     def drop(self, id: str) -> None:
         """Forget a file; its converted form goes too."""
         file = self._files.pop(id, None)
-        if file is not None and file.ready not in (None, file.path):
-            file.ready.unlink(missing_ok=True)  # type: ignore[union-attr]
+        if file is not None and file.ready is not None and file.ready != file.path:
+            file.ready.unlink(missing_ok=True)
 
     def fetch(self, id: str) -> tuple[Path, str, str]:
         """The file to send, its media type and its name.
@@ -79,7 +81,7 @@ class Shelf:
             return _present(file.path), file.media, file.name
         with file.lock:
             if file.ready is None:
-                file.ready = as_gzipped_nifti(file.path, self.folder / f"{id}.nii.gz")
+                file.ready = as_gzipped_nifti(_present(file.path), self.folder / f"{id}.nii.gz")
         return _present(file.ready), VOLUME, split_suffix(file.name)[0] + ".nii.gz"
 
 
@@ -88,16 +90,15 @@ def as_gzipped_nifti(path: Path, target: Path) -> Path:
 
     The stored voxels, their type, scaling and place are the same in both (the affine as float32).
     """
-    stem_free = path.name.lower()
-    with _present(path).open("rb") as file:
-        compressed = file.read(2) == GZIP_MAGIC
-    if stem_free.endswith((".nii", ".nii.gz")) and compressed:
+    make_image: Any = nib.Nifti1Image
+    is_single_nifti = locate(path)[2] in ("nifti1", "nifti2")
+    if is_single_nifti and peek(path).compressed:
         return path
-    if stem_free.endswith((".nii", ".nii.gz")):
+    if is_single_nifti:
         payload = path.read_bytes()
     else:
         volume = read_volume(path)
-        image = nib.Nifti1Image(np.asarray(volume.stored()), volume.affine)
+        image: Any = make_image(np.asarray(volume.stored()), volume.affine)
         image.header.set_slope_inter(volume.slope, volume.inter)
         image.header.set_xyzt_units("mm")
         payload = image.to_bytes()
