@@ -42,7 +42,7 @@ def test_looking_at_a_scan(page: Watched) -> None:
     """Letters, millimetres, wheel, window, planes: what a viewer has, on a scan whose file runs otherwise."""
     letters = [mark.inner_text() for mark in page.page.query_selector_all(".letter")]
     assert letters == ["L", "R", "A", "P", "L", "R", "S", "I", "P", "A", "S", "I"]
-    assert page.text("#volume") == f"{ball().sum() * VOXEL_ML:.1f} ml"
+    assert page.text("#volume") == f"{ball().sum() * VOXEL_ML:.2f} ml"
     assert page.text("#at-mask") == "in the mask"
 
     page.page.mouse.click(*page.at(0, 0.25, 0.5))  # the half on which L is written

@@ -28,7 +28,7 @@ function showPlace() {
   const voxel = viewer.voxel;
   const number = (value) => String(Number(value.toPrecision(5)));
   byId("at-mm").textContent = `${viewer.mm.map((value) => value.toFixed(1)).join(", ")} mm`;
-  byId("at-voxel").textContent = `voxel ${voxel.join(", ")}`;
+  byId("at-voxel").textContent = `voxel ${scan.volume.inFile(voxel).join(", ")}`;
   byId("at-value").textContent = `scan ${number(scan.volume.intensity(voxel))}`;
   byId("at-after").textContent = scan.after ? `filled ${number(scan.after.intensity(voxel))}` : "";
   byId("at-mask").textContent = scan.mask.voxels[scan.volume.index(voxel)] ? "in the mask" : "";
@@ -48,14 +48,12 @@ function showConnection(how) {
   if (back) attempt(scans.refreshSession);
 }
 
-/** Notice a server that stopped while nothing else asks it anything. */
+/** Notice a server that stopped, and let it know that a page is open (browsers slow this down in hidden tabs). */
 async function heartbeat() {
-  if (!document.hidden) {
-    try {
-      await scans.refreshSession();
-    } catch (error) {
-      if (!(error instanceof Lost) && connected === "there") complain(error);
-    }
+  try {
+    await scans.refreshSession();
+  } catch (error) {
+    if (!(error instanceof Lost)) complain(error);
   }
   setTimeout(heartbeat, HEARTBEAT_MS);
 }

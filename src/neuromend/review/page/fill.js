@@ -133,7 +133,8 @@ function showModel() {
   // 0 samples: the expected fill, which has no chance in it; not every model knows it.
   byId("samples").min = expected ? 0 : 1;
   if (!expected && byId("samples").value === "0") byId("samples").value = 1;
-  byId("samples-hint").textContent = expected ? "0 samples: the expected fill, the same every time." : "Each sample is one plausible fill.";
+  byId("samples").title = expected ? "0: the expected fill, the same every time" : "Each sample is one plausible fill";
+  byId("model-text").title = description ?? "";
   estimate();
 }
 

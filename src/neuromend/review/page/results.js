@@ -14,7 +14,7 @@ let choosing = 0;
 export const results = () => state.session?.scans.find((scan) => scan.id === state.scan?.id)?.results ?? [];
 
 const nameOf = (result) =>
-  `${result.model}${result.samples ? `, ${result.samples} ${result.samples > 1 ? "samples" : "sample"}` : ""}${result.steps ? `, ${result.steps} steps` : ""}, seed ${result.seed}`;
+  `${result.model}${result.samples ? `, ${result.samples} ${result.samples > 1 ? "samples" : "sample"}` : ""}${result.steps > 1 ? `, ${result.steps} steps` : ""}, seed ${result.seed}`;
 
 /** The grey picture of a result, held until neither side shows it any more. */
 async function picture(result, file = "filled") {

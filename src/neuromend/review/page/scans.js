@@ -59,7 +59,7 @@ export async function openScan(id) {
     speak(`${info.name} is open`);
     const first = info.masks.find((mask) => mask.id === remembered.get(`mask-${id}`)) ?? info.masks[0];
     if (first) await loadMask(first.id);
-    for (const finding of info.findings ?? []) if (finding.level !== "info") say(finding.message);
+    for (const finding of info.findings ?? []) if (finding.level === "warning") say(finding.message);
     if (info.input_missing) say("The scan of this case is not there any more: its filled scan is shown instead.");
   } catch (error) {
     if (mine === opening) complain(error);
@@ -120,7 +120,7 @@ export async function keepMask() {
   mask.id = kept.id;
   mask.dirty = mask.done.length !== edits; // a stroke made meanwhile is not kept yet
   remembered.set(`mask-${scan.id}`, kept.id);
-  for (const finding of kept.findings ?? []) say(finding.message);
+  for (const { level, message } of kept.findings ?? []) if (level === "warning") say(message);
   await refreshSession();
   tell("mask", mask);
   return kept.id;
@@ -133,7 +133,7 @@ export async function openFile(file, kind) {
     const name = encodeURIComponent(file.name);
     if (kind === "mask") {
       const kept = await upload(`/api/scans/${state.scan.id}/masks?name=${name}`, file);
-      for (const finding of kept.findings ?? []) say(finding.message);
+      for (const { level, message } of kept.findings ?? []) if (level === "warning") say(message);
       await refreshSession();
       await loadMask(kept.id);
     } else {

@@ -12,12 +12,20 @@ export const tools = { current: "navigate" };
 /** The axis across each plane: NiiVue's axial, coronal, sagittal. */
 const ACROSS = [2, 1, 0];
 
+const HINTS = {
+  navigate: "",
+  brush: "Drag to draw; Alt erases; [ and ] change the size",
+  erase: "Drag to erase; [ and ] change the size",
+  outline: "Click inside a closed outline to fill it in, on this slice",
+  region: "Click to add what is joined to the point and like it; Alt takes it away",
+};
+
 export function choose(tool) {
   tools.current = tool;
   press("tool", tool);
   byId("brush-options").hidden = tool !== "brush" && tool !== "erase";
-  byId("outline-options").hidden = tool !== "outline";
   byId("region-options").hidden = tool !== "region";
+  byId("hint").textContent = HINTS[tool];
   viewer.stage.dataset.tool = tool;
   tell("tool", tool);
 }

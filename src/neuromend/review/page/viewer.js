@@ -5,8 +5,9 @@
  */
 
 import { Niivue, SLICE_TYPE } from "./vendor/niivue/index.js";
-import { all, byId, make } from "./dom.js";
+import { byId, make } from "./dom.js";
 import { state, tell } from "./bus.js";
+import { Still } from "./still.js";
 
 const PLANES = { axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL, sagittal: SLICE_TYPE.SAGITTAL, render: SLICE_TYPE.RENDER };
 const NAMES = { [SLICE_TYPE.AXIAL]: "Axial", [SLICE_TYPE.CORONAL]: "Coronal", [SLICE_TYPE.SAGITTAL]: "Sagittal", [SLICE_TYPE.RENDER]: "3-D" };
@@ -18,6 +19,11 @@ const GRID = [
   { sliceType: SLICE_TYPE.SAGITTAL, position: [0, 0.5 + GAP / 2, HALF, HALF] },
   { sliceType: SLICE_TYPE.RENDER, position: [0.5 + GAP / 2, 0.5 + GAP / 2, HALF, HALF] },
 ];
+
+const PLANES_ONLY = GRID.slice(0, 3);
+/** A drawing that takes longer than this is slow; the 3-D tile is drawn again after so long a rest (milliseconds). */
+const SLOW_MS = 60;
+const REST_MS = 250;
 
 const OPTIONS = {
   isResizeCanvas: true,
@@ -51,6 +57,11 @@ export class Viewer {
     this.before = await this.canvas("before");
     this.after = await this.canvas("after");
     this.afterShown = false;
+    this.still = new Still(this.stage, this.marks);
+    this.fullDraw = 0;
+    this.fullDraws = 0;
+    this.lastDraw = 0;
+    this.tiles = [];
     new ResizeObserver(() => this.redraw()).observe(this.stage);
   }
 
@@ -58,6 +69,10 @@ export class Viewer {
     const nv = new Niivue({ ...OPTIONS });
     await nv.attachToCanvas(byId(id), true);
     nv.setDrawColormap(MASK_COLOURS);
+    // NiiVue computes gradients for a lighting that is not used here, whenever the window changes; that takes
+    // seconds without a graphics card. A shader that only copies takes the place of those two.
+    nv.blurShader = nv.passThroughShader;
+    nv.sobelFirstOrderShader = nv.passThroughShader;
     nv.opts.isSliceMM = false;
     return nv;
   }
@@ -73,6 +88,7 @@ export class Viewer {
   clear() {
     this.overlays = [];
     this.mask = null;
+    this.still.forget();
     this.setAfterShown(false);
     for (const nv of [this.before, this.after]) {
       if (nv.volumes.length === 0) continue;
@@ -222,18 +238,43 @@ export class Viewer {
     gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, 0);
   }
 
-  /** Draw once before the next frame, however often this is called. */
+  /**
+   * Draw once before the next frame, however often this is called. Where drawing is slow (no graphics card), the
+   * 3-D tile stands still as a picture while the planes change, and is drawn again when they rest.
+   */
   redraw() {
+    clearTimeout(this.resting);
     if (this.pending) return;
     this.pending = true;
     requestAnimationFrame(() => {
       this.pending = false;
-      this.draw();
+      const slow = this.view === "all" && this.fullDraw > SLOW_MS && performance.now() - this.lastDraw < REST_MS + this.fullDraw;
+      this.draw(slow && this.still.show());
+      if (slow) this.resting = setTimeout(() => this.draw(), REST_MS);
     });
   }
 
-  draw() {
+  draw(light = false) {
     if (this.before.volumes.length === 0) return;
+    // Only now and then is the time taken: for that the page must wait until the picture is there.
+    const timed = !light && this.fullDraws++ % 8 < 2;
+    const begun = performance.now();
+    for (const nv of [this.before, this.after]) nv.customLayout = this.view !== "all" ? null : light ? PLANES_ONLY : GRID;
+    this.drawBoth();
+    this.lastDraw = performance.now();
+    if (!light) {
+      const top = this.afterShown ? this.after : this.before;
+      if (timed) {
+        top.gl.readPixels(0, 0, 1, 1, top.gl.RGBA, top.gl.UNSIGNED_BYTE, new Uint8Array(4));
+        this.fullDraw = performance.now() - begun;
+      }
+      this.still.take(top, this.fullDraw > SLOW_MS && this.view === "all" ? top.screenSlices.at(-1) : null);
+    }
+    this.placeMarks(light);
+    tell("drawn");
+  }
+
+  drawBoth() {
     this.before.drawScene();
     if (this.afterShown) {
       const { scene } = this.before;
@@ -247,12 +288,14 @@ export class Viewer {
   }
 
   /** Letters and names over the tiles, in the page's own type. */
-  placeMarks() {
+  placeMarks(light) {
     const scale = this.before.uiData.dpr || 1;
+    const standing = light ? this.tiles.filter(({ type }) => type === SLICE_TYPE.RENDER) : [];
     this.tiles = this.before.screenSlices.map((tile) => ({
       type: tile.axCorSag,
       box: tile.leftTopWidthHeight.map((value) => value / scale),
     }));
+    this.tiles.push(...standing);
     const key = JSON.stringify([this.tiles, this.radiological]);
     if (key === this.marksKey) return;
     this.marksKey = key;
@@ -291,7 +334,7 @@ export class Viewer {
 
   /** The tile under a point of the stage (in CSS pixels): {number, type, box} or null. */
   tileAt(x, y) {
-    const number = (this.tiles ?? []).findIndex(({ box }) => x >= box[0] && x < box[0] + box[2] && y >= box[1] && y < box[1] + box[3]);
+    const number = this.tiles.findIndex(({ box }) => x >= box[0] && x < box[0] + box[2] && y >= box[1] && y < box[1] + box[3]);
     return number < 0 ? null : { number, ...this.tiles[number] };
   }
 
@@ -367,7 +410,7 @@ export class Viewer {
 
   resetView() {
     this.before.scene.pan2Dxyzmm = Float32Array.from([0, 0, 0, 1]);
-    this.before.scene.volScaleMultiplier = 1;
+    this.before.scene.volScaleMultiplier = 1.35;
     this.before.scene.renderAzimuth = 120;
     this.before.scene.renderElevation = 15;
     this.redraw();
@@ -382,4 +425,3 @@ export class Viewer {
 
 /** The one viewer of the page. */
 export const viewer = new Viewer();
-export const tileCanvases = () => all("canvas", viewer.stage);

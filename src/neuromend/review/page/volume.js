@@ -29,6 +29,14 @@ export class Volume {
     return this.raw(x, y, z) * this.slope + this.inter;
   }
 
+  /** The voxel's indices in the file, which runs in its own directions. */
+  inFile([x, y, z]) {
+    const { img2RASstart: start, img2RASstep: step, hdr } = this.image;
+    const number = start[0] + x * step[0] + start[1] + y * step[1] + start[2] + z * step[2];
+    const [, nx, ny] = hdr.dims;
+    return [number % nx, Math.floor(number / nx) % ny, Math.floor(number / (nx * ny))];
+  }
+
   raw(x, y, z) {
     const { img2RASstart: start, img2RASstep: step, img } = this.image;
     return img[start[0] + x * step[0] + start[1] + y * step[1] + start[2] + z * step[2]];
