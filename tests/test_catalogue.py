@@ -33,6 +33,10 @@ _STOP = "test_interrupts.py::"
 _READ = "test_reading.py::"
 _ENDS = "test_loose_ends.py::"
 _REFUSED = _BAD + "test_bad_files_are_refused"
+_GUARD = "review/test_guard.py::"
+_PAGE_API = "review/test_api.py::"
+_PAGE_JOBS = "review/test_jobs.py::"
+_PAGE_SERVER = "review/test_server.py::"
 
 NO_DOWNLOAD = (
     "nothing is downloaded in this release: the weights are in the wheel, or in a folder of the user"
@@ -354,16 +358,68 @@ ROWS: dict[str, list[str] | str] = {
         _ENDS + "test_the_record_tells_device_threads_and_versions",
         _ENDS + "test_another_number_of_threads_changes_less_than_a_thousandth_of_the_range",
     ],
+    "WE-01": [
+        _PAGE_SERVER + "test_one_line_is_printed_and_a_signal_leaves_nothing_behind",
+        _PAGE_SERVER + "test_another_address_is_warned_of_and_still_needs_the_token",
+    ],
+    "WE-02": [
+        _GUARD + "test_other_hosts_are_refused_even_with_the_token",
+        _GUARD + "test_headers_that_are_missing_or_stand_there_twice_are_refused",
+        _GUARD + "test_web_sockets_are_closed",
+    ],
+    "WE-03": [
+        _GUARD + "test_changes_from_elsewhere_are_refused_even_with_the_token",
+        _GUARD + "test_reading_from_another_page_is_refused_and_a_link_to_the_page_works",
+        _PAGE_API + "test_reading_changes_nothing",
+    ],
+    "WE-04": [
+        _GUARD + "test_without_the_token_nothing_is_told",
+        _GUARD + "test_the_token_is_long_new_each_time_and_compared_in_constant_time",
+        _PAGE_SERVER + "test_the_browser_is_given_a_file_and_not_the_token",
+    ],
+    "WE-05": [_GUARD + "test_no_answer_lets_another_page_read_it"],
+    "WE-06": [
+        _PAGE_API + "test_only_the_files_of_the_page_are_served",
+        _PAGE_API + "test_ids_that_were_never_given_out_are_refused",
+        "review/test_cohort.py::test_a_link_that_leads_out_of_the_cohort_is_not_served",
+        "review/test_cohort.py::test_every_case_has_a_file_of_its_own_in_the_folder_of_verdicts",
+    ],
+    "WE-07": [
+        _PAGE_API + "test_uploads_are_counted",
+        _PAGE_API + "test_a_body_that_stops_coming_is_given_up",
+    ],
+    "WE-08": [_GUARD + "test_parts_of_files_are_not_served"],
+    "WE-09": [
+        _PAGE_JOBS + "test_one_runs_two_wait_and_the_next_is_refused_with_its_position",
+        _PAGE_JOBS + "test_fifty_clicks_are_one_job",
+    ],
+    "WE-10": [
+        _PAGE_API + "test_names_are_text_or_are_refused",
+        _GUARD + "test_every_answer_forbids_framing_keeping_guessing_and_telling",
+    ],
+    "WE-11": [_PAGE_API + "test_names_are_text_or_are_refused"],
+    "WE-12": "the report is one file without a network; tests/report/test_page.py and test_page_in_browser.py hold it",
+    "WE-13": [_PAGE_API + "test_the_log_names_nobody"],
+    "WE-14": [
+        _PAGE_JOBS + "test_a_job_outlives_the_tab_that_asked_for_it",
+        _PAGE_JOBS + "test_a_killed_process_is_a_failed_job_and_the_next_one_gets_a_new_process",
+        _PAGE_JOBS + "test_a_process_ends_when_its_server_is_gone",
+        _PAGE_SERVER + "test_a_port_that_is_taken_is_refused_before_anything_is_read",
+        _PAGE_SERVER + "test_an_idle_server_ends",
+    ],
+    "WE-15": [_GUARD + "test_every_answer_forbids_framing_keeping_guessing_and_telling"],
+    "WE-16": [_PAGE_API + "test_nothing_describes_the_routes"],
 }
 
 
 def expected_rows() -> list[str]:
-    """The rows that concern one fill; batches (RT-16 to RT-18), web and training come with later releases."""
+    """The rows that concern one fill and the review page; others have tests of their own."""
     numbers = {
         "IN": range(1, 43),
         "MA": range(1, 21),
         "MO": range(1, 16),
         "RT": (*range(1, 16), *range(19, 26)),
+        "WE": range(1, 17),
     }
     return [f"{part}-{number:02d}" for part, every in numbers.items() for number in every]
 

@@ -119,7 +119,8 @@ def test_a_drawn_mask_is_filled_and_saved_as_fill_does_it(
     assert {"code": "MA-10", "level": "pass"}.items() <= mask.json()["findings"][2].items()
     order = wish(web.get(f"/api/scans/{scan.json()['id']}").json(), samples=2, seed=5)
     body = {name: order[name] for name in ("scan", "mask", "model", "samples")}
-    assert web.post("/api/estimate", json=body).json()["basis"].startswith("a table")
+    assert web.post("/api/estimate", json=body | {"mask": None}).json()["basis"].startswith("a table")
+    assert web.post("/api/estimate", json=body | {"mask": "x"}).json()["code"] == "WE-06"
     reply = web.post("/api/jobs", json=order)
     assert reply.status_code == 202
     job = finished(web, reply.json())

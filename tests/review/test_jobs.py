@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from neuromend.errors import NeuromendError, StorageError
-from neuromend.review.estimate import DEFAULT_STEPS, EXPECTED_STEPS
+from neuromend.models import resolve_model
+from neuromend.review.estimate import DEFAULT_STEPS, EXPECTED_STEPS, Estimator, work_of
 from neuromend.review.jobs import KEPT_JOBS, Job, JobQueue
 from neuromend.review.refusals import Refusal
 from neuromend.review.worker import Filled, Order, Worker, WorkerDied, _done
@@ -160,6 +161,30 @@ def test_a_job_that_runs_is_cancelled_by_killing_its_process(held: Held, tmp_pat
     until(lambda: held.state("b") == "done")
 
 
+@pytest.mark.parametrize(("problem", "code"), [(OSError(28, "no space"), "RT-03"), (KeyError("x"), "UX-70")])
+def test_a_fault_behind_the_fill_is_a_failed_job_and_the_queue_goes_on(
+    tmp_path: Path, problem: Exception, code: str
+) -> None:
+    """A disk that is full, or a bug of ours."""
+    workers = [HeldWorker()]
+
+    def finish(job: Job, filled: Filled, seconds: float) -> dict[str, Any]:
+        if job.id == "a":
+            raise problem
+        return {}
+
+    queue = JobQueue(finish, lambda line: None, make_worker=lambda: workers[0])  # type: ignore[arg-type, return-value]
+    for name in "ab":
+        queue.submit(job(tmp_path, name))
+        workers[0].began.wait(20)
+        workers[0].began.clear()
+        workers[0].go.set()
+        until(lambda name=name: queue.get(name)["state"] not in ("queued", "running"))  # type: ignore[misc]
+    assert (queue.get("a")["state"], queue.get("a")["error"]["code"]) == ("failed", code)
+    assert queue.get("b")["state"] == "done"
+    queue.close()
+
+
 def test_old_jobs_are_forgotten(held: Held, tmp_path: Path) -> None:
     held.queue.submit(job(tmp_path, "running"))
     until(lambda: held.state("running") == "running")
@@ -248,6 +273,25 @@ def test_an_answer_holds_what_was_really_used() -> None:
     assert _done(lambda *a, **o: Result(), order(Path(), "x"), Pipe()) == (  # type: ignore[arg-type]
         "done", Filled({"filled": Path("f")}, (), 4, 3),
     )  # fmt: skip
+
+
+def test_estimates_start_from_a_table_and_then_from_what_was_measured() -> None:
+    entry = resolve_model("fastwavelet3d-default")
+    size: Any = ((150, 200, 150), (1.0, 1.0, 1.0))
+    one, four = (work_of(entry, *size, samples=samples, steps=None) for samples in (0, 1))
+    assert (one.megavoxel_passes, four.megavoxel_passes) == (4.5, 18.0)
+    assert work_of(entry, (900, 900, 900), size[1], samples=0, steps=None).megavoxel_passes == 9.6  # the head
+    estimator = Estimator()
+    assert estimator.guess(one)["seconds"] == pytest.approx(3 + 4.5 * 0.3, abs=0.1)
+    assert "other models" in estimator.guess(one)["basis"]
+    estimator.learn(one, 11.0)
+    assert estimator.guess(four) == {
+        "seconds": 35.0, "basis": "measured: the last fill with this model in this session",
+    }  # fmt: skip
+    patch = work_of(resolve_model("patch"), *size, samples=0, steps=None)
+    estimator.learn(patch, 60.0)
+    assert estimator.guess(patch)["seconds"] == 60.0
+    assert estimator.guess(one)["seconds"] == 11.0
 
 
 def test_the_table_of_steps_is_that_of_the_methods() -> None:

@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from neuromend.data.atomic import storage_error
 from neuromend.data.container import GZIP_MAGIC
 from neuromend.errors import NeuromendError
 from neuromend.review.desk import Desk
@@ -175,8 +176,10 @@ async def _receive(request: Request, path: Path) -> Path:
             with path.open("xb") as target:
                 async for piece in pieces(request, most):
                     target.write(piece)
-        except BaseException:
+        except BaseException as problem:
             path.unlink(missing_ok=True)
+            if isinstance(problem, OSError):
+                raise storage_error(path, problem) from problem
             raise
     return path
 

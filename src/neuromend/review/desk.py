@@ -99,7 +99,8 @@ class Desk:
     def estimate(self, wish: FillWish) -> dict[str, Any]:
         """How long a fill will take: ``{"seconds", "basis"}``."""
         scan = self.session.scan(wish.scan)
-        self.session.mask(wish.scan, wish.mask)
+        if wish.mask is not None:
+            self.session.mask(wish.scan, wish.mask)
         entry = self._entry(wish.model)
         work = work_of(entry, scan.shape, scan.spacing_mm, samples=wish.samples, steps=wish.steps)
         return self._estimator.guess(work)

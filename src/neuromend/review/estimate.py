@@ -60,29 +60,26 @@ def work_of(
 
 
 class Estimator:
-    """Learns from the fills of this session how fast this computer is, model by model."""
+    """Learns from the fills of this session how long they take on this computer, model by model."""
 
     def __init__(self) -> None:
-        self._seconds_per_unit: dict[str, float] = {}
-        self._fixed = FIXED_SECONDS
-        self._seen: set[str] = set()
+        self._last: dict[str, tuple[float, float]] = {}
 
     def learn(self, work: Work, seconds: float) -> None:
         """Take note of a finished fill."""
-        self._seen.add(work.model)
-        if work.megavoxel_passes == 0:
-            self._fixed = seconds
-        else:
-            beyond = max(seconds - self._fixed, 0.2 * seconds)
-            self._seconds_per_unit[work.model] = beyond / work.megavoxel_passes
+        self._last[work.model] = (work.megavoxel_passes, seconds)
 
     def guess(self, work: Work) -> dict[str, Any]:
         """``{"seconds", "basis"}``; the basis says whether this computer was measured."""
-        rate = self._seconds_per_unit.get(work.model, SECONDS_PER_MEGAVOXEL)
-        if work.model in self._seen:
+        if work.model in self._last:
+            passes, seconds = self._last[work.model]
+            fixed = min(FIXED_SECONDS, seconds / 2)
+            grown = work.megavoxel_passes / passes if passes else 1.0
+            guessed = fixed + (seconds - fixed) * grown
             basis = "measured: the last fill with this model in this session"
-        elif work.megavoxel_passes == 0:
-            basis = "a table measured on 2 CPU cores"
         else:
-            basis = "a table measured on 2 CPU cores with the packaged model; other models can be far slower"
-        return {"seconds": round(self._fixed + work.megavoxel_passes * rate, 1), "basis": basis}
+            guessed = FIXED_SECONDS + work.megavoxel_passes * SECONDS_PER_MEGAVOXEL
+            basis = "a table measured on 2 CPU cores"
+            if work.megavoxel_passes:
+                basis += " with the packaged model; other models can be far slower"
+        return {"seconds": round(guessed, 1), "basis": basis}

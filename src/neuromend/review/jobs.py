@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from neuromend.data.atomic import storage_error
 from neuromend.errors import NeuromendError
 from neuromend.review.refusals import Refusal, error_body, no_such
-from neuromend.review.worker import Filled, Order, Worker, WorkerDied, out_of_memory
+from neuromend.review.worker import Filled, Order, Worker, WorkerDied, bug, out_of_memory
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -181,6 +182,7 @@ class JobQueue:
 
     def _fill(self, job: Job, worker: Worker) -> None:
         error: NeuromendError | None = None
+        result: dict[str, Any] | None = None
         try:
             job.order.out.mkdir()
             filled = worker.ask(job.order, lambda *step: self._heard(job, *step))
@@ -192,14 +194,14 @@ class JobQueue:
                 f"the process of the fill ended before it was done ({_ending(death.args[0])}), most often"
                 " because the memory was not enough"
             )
+        except OSError as problem:  # the session's folder is on a disk that is full
+            error = storage_error(job.order.out, problem)
+        except Exception as problem:  # a bug must not end this thread, which nobody would notice
+            error = bug(problem)
         with self._changed:
             self._running = None
-            if job.state == "cancelled":
-                pass
-            elif error is None:
-                job.state, job.result = "done", result
-            else:
-                job.state, job.error = "failed", error
+            if job.state != "cancelled":
+                job.state, job.result, job.error = "done" if error is None else "failed", result, error
             if job.state != "done":
                 shutil.rmtree(job.order.out, ignore_errors=True)
             seconds = time.monotonic() - job.started

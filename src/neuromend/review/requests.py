@@ -30,10 +30,10 @@ class _Request(BaseModel):
 
 
 class FillWish(_Request):
-    """What a fill is to be made of; the body of an estimate."""
+    """What a fill is to be made of; the body of an estimate, which a mask that is still being drawn can have too."""
 
     scan: str = Field(max_length=64)
-    mask: str = Field(max_length=64)
+    mask: str | None = Field(default=None, max_length=64)
     model: str = Field(max_length=100)
     samples: int = Field(default=0, ge=0, le=MAX_SAMPLES)
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
@@ -42,6 +42,7 @@ class FillWish(_Request):
 class JobWish(FillWish):
     """The body of a job; ``key`` makes sending it twice harmless."""
 
+    mask: str = Field(max_length=64)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     key: str = Field(min_length=8, max_length=64)
 

@@ -127,14 +127,19 @@ def _done(fill: Callable[..., Any], order: Order, pipe: Connection) -> tuple[str
     except MemoryError:
         return "failed", out_of_memory("the memory was not enough")
     except Exception as problem:  # a bug must not end the page
-        return "failed", NeuromendError(
-            "UX-70",
-            f"{type(problem).__name__}: {problem}",
-            why="nobody foresaw this: it is a bug in neuromend, please report it",
-            fix="fill the same scan and mask with `neuromend fill --debug` and send what it shows",
-        )
+        return "failed", bug(problem)
     settings = result.record["settings"]
     return "done", Filled(dict(result.outputs), tuple(result.findings), settings["steps"], settings["seed"])
+
+
+def bug(problem: Exception) -> NeuromendError:
+    """What nobody foresaw."""
+    return NeuromendError(
+        "UX-70",
+        f"{type(problem).__name__}: {problem}",
+        why="nobody foresaw this: it is a bug in neuromend, please report it",
+        fix="fill the same scan and mask with `neuromend fill --debug` and send what it shows",
+    )
 
 
 def out_of_memory(what: str) -> TemporaryError:
