@@ -33,6 +33,7 @@ _STOP = "test_interrupts.py::"
 _READ = "test_reading.py::"
 _ENDS = "test_loose_ends.py::"
 _REFUSED = _BAD + "test_bad_files_are_refused"
+_COHORT = "cohort/test_engine.py::"
 _GUARD = "review/test_guard.py::"
 _PAGE_API = "review/test_api.py::"
 _PAGE_JOBS = "review/test_jobs.py::"
@@ -334,6 +335,19 @@ ROWS: dict[str, list[str] | str] = {
         _PAINT + "test_twice_is_refused",
         _PAINT + "test_nothing_is_written",
     ],
+    "RT-16": [
+        _COHORT + "test_ten_bad_cases_of_forty_do_not_stop_the_others",
+        _COHORT + "test_fail_fast_begins_no_more",
+    ],
+    "RT-17": [
+        _COHORT + "test_neither_order_nor_subset_changes_a_result",
+        _COHORT + "test_a_stopped_run_leaves_nothing_half_written_and_can_go_on",
+        "cohort/test_worker.py::test_the_seed_of_a_case_depends_on_the_run_and_its_id_alone",
+    ],
+    "RT-18": [
+        _COHORT + "test_two_runs_into_one_folder_give_one_result",
+        "cohort/test_state.py::test_the_lock_of_a_process_that_is_no_more_is_taken_over_at_once",
+    ],
     "RT-19": [
         _DISK + "test_an_output_that_is_an_input_is_refused",
         _DISK + "test_a_link_to_itself_is_refused",
@@ -413,12 +427,12 @@ ROWS: dict[str, list[str] | str] = {
 
 
 def expected_rows() -> list[str]:
-    """The rows that concern one fill and the review page; others have tests of their own."""
+    """The rows that concern fills, alone or many, and the review page; others have tests of their own."""
     numbers = {
         "IN": range(1, 43),
         "MA": range(1, 21),
         "MO": range(1, 16),
-        "RT": (*range(1, 16), *range(19, 26)),
+        "RT": range(1, 26),
         "WE": range(1, 17),
     }
     return [f"{part}-{number:02d}" for part, every in numbers.items() for number in every]

@@ -20,7 +20,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,6 @@ def case_lock(filled: Path) -> Iterator[None]:
     """
     path, owner = lock_path(filled), _owner()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         while not _create(path, owner):
             _remove_stale(path)
     except OSError as error:
@@ -68,12 +67,14 @@ def case_lock(filled: Path) -> Iterator[None]:
         renewing.join()
         if _read(path) == owner:
             path.unlink(missing_ok=True)
+            _remove_if_empty(path.parent)
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # locked; or its empty folder has just been removed
         return False
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(owner, file)
@@ -103,6 +104,12 @@ def _remove_stale(path: Path) -> None:
         return  # a third process was quicker; one lock is enough
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A case that failed leaves no folder behind."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _renew(path: Path, over: threading.Event) -> None:
