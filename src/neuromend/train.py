@@ -29,6 +29,7 @@ from neuromend.trainer.beginning import begin, dev_cases, training_cases
 from neuromend.trainer.checkpoints import BEST, GOOD, Checkpoints
 from neuromend.trainer.config import RunConfig
 from neuromend.trainer.devices import make_fabric
+from neuromend.trainer.export import write_card
 from neuromend.trainer.feeding import Feed, seed_of
 from neuromend.trainer.guards import StopRequests, Watchdog
 from neuromend.trainer.journal import Journal
@@ -262,8 +263,8 @@ def keep_records(run: Run) -> None:
 
 
 def finish(run: Run) -> None:
-    """The last score and checkpoint, unless the last step has just had its turn."""
-    if run.state.progress.step % run.config.running.score_every:
+    """The last score and checkpoint, unless the last step has just had its turn, here or before a restart."""
+    if run.state.progress.scored_at != run.state.progress.step:
         score(run)
 
 
@@ -287,9 +288,11 @@ def score(run: Run) -> None:
     found = goodness(scores, running) if fills else -math.inf
     is_best = not fills or found > progress.best
     progress.best = max(progress.best, found)
-    save(run)
+    progress.scored_at = progress.step
+    content = save(run)
     if is_best and run.fabric.is_global_zero:
         run.checkpoints.keep(BEST)
+        write_card(run.folder, content)
 
 
 @torch.inference_mode()
@@ -311,8 +314,8 @@ def fill_dev(run: Run) -> list[DevFill]:
     return [fill for _, fill in sorted(mine, key=lambda pair: pair[0])]
 
 
-def save(run: Run) -> None:
-    """Write the checkpoint; where no step since the last one was skipped, keep it as the good one too.
+def save(run: Run) -> dict[str, Any]:
+    """Write the checkpoint and return it; where no step since the last one was skipped, keep it as the good one too.
 
     Raises:
         ModelFaultError: TR-01, a weight is not finite.
@@ -326,6 +329,7 @@ def save(run: Run) -> None:
             run.checkpoints.keep(GOOD)
     run.sound_since_save = True
     run.fabric.barrier()
+    return content
 
 
 def _silent(line: str) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from neuromend.checkpoint import save_model
+from neuromend.data.atomic import write_atomically
 from neuromend.errors import MissingInputError, TemporaryError, UsageError
-from neuromend.manifest import Manifest, TrainedRange
+from neuromend.manifest import CARD_NAME, Manifest, TrainedRange
 from neuromend.trainer.beginning import RUN_FILE, read_run
 
 Coverage = Literal["skull-stripped", "whole-head"]
@@ -159,6 +160,17 @@ def card(name: str, content: Mapping[str, Any], facts: Mapping[str, Any], option
         modalities=", ".join(options.modalities),
         coverage=" and ".join(options.coverage),
     )
+
+
+def write_card(run: Path, content: Mapping[str, Any]) -> None:
+    """Write ``MODEL_CARD.md`` into the run's folder, for what its best checkpoint would be exported as.
+
+    Raises:
+        StorageError, OutputPermissionError: RT-02, RT-03, RT-07.
+    """
+    facts = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    text = card(run.resolve().name, content, facts, ExportOptions())
+    write_atomically(run / CARD_NAME, text.encode())
 
 
 def push_to_hub(folder: Path, repo: str, *, private: bool = True) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,7 +84,16 @@ class Feed:
             worker_init_fn=_begin_worker,
             pin_memory=torch.cuda.is_available(),
         )
-        self._coming = iter(loader)
+        self._coming: Iterator[Any] = iter(loader)
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The workers end when their iterator is dropped; a traceback that holds on to it would make them wait.
+        self._coming = iter(())
 
     def first_case(self, step: int, part: int) -> int:
         """The number of the first case of a part of a step on this device."""

@@ -34,7 +34,7 @@ class Progress:
         skipped: steps that were not finite; in_a_row: how many of them are the latest.
         left_out: cases that could not be read.
         log_bytes: length of log.jsonl when this was written.
-        scores: the latest on dev, by name.
+        scored_at: step of the latest score on dev; scores: by name.
     """
 
     step: int = 0
@@ -45,6 +45,7 @@ class Progress:
     in_a_row: int = 0
     left_out: int = 0
     log_bytes: int = 0
+    scored_at: int = -1
     scores: dict[str, float] = field(default_factory=dict)
 
     def share(self, training: Training) -> float:
