@@ -289,7 +289,7 @@ def test_the_mirror_shows_the_other_half_also_beyond_the_crop() -> None:
     crop = (slice(2, 12), slice(0, 20), slice(0, 28))  # the left half: its reflection lies outside
     case = conceal(seen, seen, mask, crop, 1.0, reflection(11.5 - 2, 0.0, 0.0, (10, 20, 28)))
     whole = conceal(seen, seen, np.zeros(shape, bool) | mask, (slice(0, 24), slice(0, 20), slice(0, 28)))
-    np.testing.assert_allclose(case["mirror"], whole["voided"][::-1][crop], atol=1e-5)
+    np.testing.assert_allclose(case["mirror"], whole["voided"][::-1][crop], atol=1e-4)
 
 
 def test_the_mirror_is_the_reflected_scan_noise_and_shading_included(
@@ -306,7 +306,9 @@ def test_the_mirror_is_the_reflected_scan_noise_and_shading_included(
     base, mirror = case["base"][0].numpy(), case["mirror"][0].numpy()
     matrix = np.array(mirror_of(FINE))
     expected = ndimage.affine_transform(base, matrix[:3, :3], matrix[:3, 3], order=1)
-    np.testing.assert_allclose(mirror[2:-2, 2:-2, 2:-2], expected[2:-2, 2:-2, 2:-2], atol=1e-4)
+    known = ndimage.affine_transform(np.ones_like(base), matrix[:3, :3], matrix[:3, 3], order=1) > 0.99
+    assert known.mean() > 0.8
+    np.testing.assert_allclose(mirror[known], expected[known], atol=1e-4)
 
 
 def test_training_and_filling_show_the_network_the_same_fill(cache: CaseCache) -> None:

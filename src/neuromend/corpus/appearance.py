@@ -15,6 +15,10 @@ Array = NDArray[np.float32]
 Shape = tuple[int, ...]
 
 
+_BRIGHTEST = 4
+"""Brighter voxels (vessels, fat; bright brain tissue is 1) are cut off where the contrast is changed."""
+
+
 def as_another_scanner(
     rng: np.random.Generator, image: Array, recipe: Recipe, *, stripped: bool
 ) -> tuple[Array, Array]:
@@ -30,7 +34,7 @@ def as_another_scanner(
         clean, seen: ``seen`` has noise that ``clean`` has not. One array where there is no noise.
     """
     if recipe.gamma > 0:
-        image = np.maximum(image, 0) ** np.float32(np.exp(rng.normal(0, recipe.gamma)))
+        image = _to_power(image, float(np.exp(rng.normal(0, recipe.gamma))))
     if rng.random() < recipe.skull and stripped:
         image = _with_skull(rng, image)
     if rng.random() < recipe.bias:
@@ -101,6 +105,19 @@ def _tissue_means(rng: np.random.Generator) -> Array:
     means = rng.uniform(0.1, 1.0, 10) if rng.random() < 0.25 else t1 * np.exp(rng.normal(0, 0.12, 10))
     means[0] = 0
     return means.astype(np.float32)
+
+
+def _to_power(image: Array, gamma: float) -> Array:
+    """``image ** gamma`` by a table (a quarter of the time of powers); 0 where the image is negative.
+
+    The steps of 1/4096 are rounded up, so that only 0 becomes 0 and the outline of a stripped brain stays. The table
+    ends at a fixed value, not at the image's highest one, which may be hidden under the mask later on.
+    """
+    steps = image * np.float32(4096)
+    np.ceil(steps, out=steps)
+    np.clip(steps, 0, 4096 * _BRIGHTEST - 1, out=steps)
+    table = (np.arange(4096 * _BRIGHTEST) / 4096) ** gamma
+    return np.take(table.astype(np.float32), steps.astype(np.uint16))
 
 
 def _shaded(rng: np.random.Generator, image: Array, strength: float) -> Array:

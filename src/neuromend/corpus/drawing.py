@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from neuromend.corpus.appearance import Array, as_another_scanner, painted
 from neuromend.corpus.cache import CaseCache, CaseRow
@@ -23,6 +22,7 @@ from neuromend.corpus.placing import (
     Matrix,
     Size,
     crop_size,
+    interpolated,
     moved,
     place_crop,
     reflection_in,
@@ -290,9 +290,7 @@ def conceal(
         window[crop] = case["base"]
         # ``reflect`` speaks of voxels of the crop; the window begins earlier.
         offset = reflect[:3, 3] + [span.start for span in crop]
-        case["mirror"] = ndimage.affine_transform(
-            window, reflect[:3, :3], offset, hole.shape, output=np.float32, order=1
-        )
+        case["mirror"] = interpolated(window, reflect[:3, :3], offset, hole.shape)
     return case
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -224,12 +225,32 @@ def sampled(
     if smooth and zoom.max() > 1.25:
         part = ndimage.gaussian_filter(part.astype(np.float32), 0.35 * float(zoom.mean()), truncate=3.0)
     offset = place[:3, 3] - low
-    edge = "constant" if order else "grid-constant"  # a nearest voxel reaches half a voxel outwards
-    return np.asarray(
-        ndimage.affine_transform(  # type: ignore[call-overload]
-            part, place[:3, :3], offset, size, dtype, order=order, mode=edge
-        )
-    )
+    if order:
+        return interpolated(part.astype(np.float32, copy=False), place[:3, :3], offset, size)
+    # "grid-constant": a nearest voxel reaches half a voxel outwards.
+    return ndimage.affine_transform(part, place[:3, :3], offset, size, order=0, mode="grid-constant")
+
+
+def interpolated(
+    source: NDArray[np.float32], matrix: Matrix, offset: NDArray[np.floating[Any]], size: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Linear interpolation of a volume at ``matrix`` @ voxel + ``offset``, with zeros around the volume.
+
+    ``scipy.ndimage.affine_transform`` takes one and a half times as long, which counts here. (It ends
+    sharply at the outermost voxels; here they fade out over one voxel.)
+    """
+    steps = 2 / np.maximum(np.array(source.shape) - 1, 1)
+    grid = torch.empty((1, *size, 3))
+    along = [torch.arange(n, dtype=torch.float32) for n in size]
+    for channel, axis in enumerate((2, 1, 0)):  # grid_sample wants the last axis first, from -1 to 1
+        x, y, z = (along[a] * float(matrix[axis, a] * steps[axis]) for a in range(3))
+        x += float(offset[axis] * steps[axis] - 1)
+        torch.add(x[:, None, None] + y[:, None], z, out=grid[0, ..., channel])
+    volume = torch.from_numpy(np.ascontiguousarray(source))[None, None]
+    found: NDArray[np.float32] = torch.nn.functional.grid_sample(volume, grid, align_corners=True)[
+        0, 0
+    ].numpy()
+    return found
 
 
 def _box_of(
