@@ -32,6 +32,7 @@ _PAINT = "test_painting.py::"
 _STOP = "test_interrupts.py::"
 _READ = "test_reading.py::"
 _ENDS = "test_loose_ends.py::"
+_PREPARE = "test_prepare.py::"
 _REFUSED = _BAD + "test_bad_files_are_refused"
 _COHORT = "cohort/test_engine.py::"
 _GUARD = "review/test_guard.py::"
@@ -372,6 +373,28 @@ ROWS: dict[str, list[str] | str] = {
         _ENDS + "test_the_record_tells_device_threads_and_versions",
         _ENDS + "test_another_number_of_threads_changes_less_than_a_thousandth_of_the_range",
     ],
+    "TR-06": [
+        _PREPARE + "test_bad_files_are_quarantined_and_the_rest_goes_on",
+        _PREPARE + "test_too_many_bad_cases_stop_the_preparation",
+        _PREPARE + "test_a_fault_that_nobody_foresaw_is_quarantined_too",
+    ],
+    "TR-07": [
+        "corpus/test_cache.py::test_a_half_written_case_is_refused_on_opening",
+        "corpus/test_cache.py::test_a_flipped_bit_is_found_by_verifying",
+        _PREPARE + "test_a_half_written_case_is_never_used",
+        _PREPARE + "test_a_second_run_keeps_what_is_done",
+    ],
+    "TR-08": [
+        _PREPARE + "test_a_copied_brain_on_two_sides_is_refused",
+        "corpus/test_leaks.py::test_a_copy_is_recognised",
+        "corpus/test_leaks.py::test_other_brains_are_not_taken_for_copies",
+    ],
+    "TR-09": [_PREPARE + "test_a_copied_brain_inside_a_split_is_warned_of"],
+    "TR-10": [
+        _PREPARE + "test_the_same_file_in_dev_and_train_is_refused",
+        "corpus/test_splitting.py::test_a_person_in_two_splits_is_refused",
+    ],
+    "TR-11": [_PREPARE + "test_a_mask_of_healthy_tissue_on_the_lesion_is_refused"],
     "WE-01": [
         _PAGE_SERVER + "test_one_line_is_printed_and_a_signal_leaves_nothing_behind",
         _PAGE_SERVER + "test_another_address_is_warned_of_and_still_needs_the_token",
@@ -427,12 +450,13 @@ ROWS: dict[str, list[str] | str] = {
 
 
 def expected_rows() -> list[str]:
-    """The rows that concern fills, alone or many, and the review page; others have tests of their own."""
+    """The rows that concern fills, preparing data and the review page; others have tests of their own."""
     numbers = {
         "IN": range(1, 43),
         "MA": range(1, 21),
         "MO": range(1, 16),
         "RT": range(1, 26),
+        "TR": range(6, 12),
         "WE": range(1, 17),
     }
     return [f"{part}-{number:02d}" for part, every in numbers.items() for number in every]

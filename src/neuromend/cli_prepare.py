@@ -38,7 +38,14 @@ TestShare = Annotated[
     float, opt._option(_SPLIT, "--test-share", "X", "Share of the subjects kept for the last test.")
 ]
 Workers = Annotated[
-    int, opt._option(_INPUT, "--workers", "N", "Processes that read and check; each takes about 1 GB.")
+    int | None,
+    opt._option(
+        _INPUT,
+        "--workers",
+        "N",
+        "Processes that read and check; each takes about 1 GB.",
+        default="one a core, at most 8",
+    ),
 ]
 Allow = Annotated[
     float,
@@ -63,7 +70,7 @@ def prepare(
     split_seed: SplitSeed = 0,
     dev_share: DevShare = 0.1,
     test_share: TestShare = 0.1,
-    workers: Workers = 1,
+    workers: Workers = None,
     allow: Allow = 0.05,
     strict: Strict = False,
     as_json: opt.AsJson = False,
@@ -78,11 +85,13 @@ def prepare(
     """
     with Talk(context.obj, json_output=as_json, quiet=quiet, color=not no_color, log=log) as talk:
         talk.step("starting", 0, 1)
+        from neuromend.device import usable_cpus
         from neuromend.prepare import prepare as run
 
         done = run(
             dataset.expanduser(), out, split_seed=split_seed, dev_share=dev_share, test_share=test_share,
-            subjects=subjects, workers=workers, allow=0.0 if strict else allow, on_step=talk.step,
+            subjects=subjects, workers=min(usable_cpus(), 8) if workers is None else workers,
+            allow=0.0 if strict else allow, on_step=talk.step,
         )  # fmt: skip
         talk.end_progress()
         talk.show_findings(done.findings)

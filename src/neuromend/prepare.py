@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -97,10 +98,12 @@ def prepare(
         layout.sources, stated, seed=split_seed, dev_share=dev_share, test_share=test_share
     )
     created = _begin(out, layout)
-    outcomes = []
-    for outcome in _outcomes(layout.sources, out, workers):
-        outcomes.append(outcome)
-        tell("checking and caching cases", len(outcomes), len(layout.sources))
+    outcomes: list[Outcome] = []
+    # Closed at once when a signal stops the loop, so that no process goes on alone.
+    with closing(_outcomes(layout.sources, out, workers)) as coming:
+        for outcome in coming:
+            outcomes.append(outcome)
+            tell("checking and caching cases", len(outcomes), len(layout.sources))
     outcomes.sort(key=lambda outcome: outcome.id)
     rows = [replace(o.row, split=splits[o.row.subject]) for o in outcomes if o.row is not None]
     refused = tuple(o.refused for o in outcomes if o.refused is not None)
@@ -159,7 +162,7 @@ def _begin(out: Path, layout: Layout) -> tuple[Finding, ...]:
     return created
 
 
-def _outcomes(sources: Sequence[Source], out: Path, workers: int) -> Iterator[Outcome]:
+def _outcomes(sources: Sequence[Source], out: Path, workers: int) -> Generator[Outcome]:
     """Prepare every case; with several processes, never more than twice as many are under way."""
     if workers == 1:
         for source in sources:
@@ -167,7 +170,7 @@ def _outcomes(sources: Sequence[Source], out: Path, workers: int) -> Iterator[Ou
         return
     # Fresh processes: a fork of a process with threads (progress bars, OpenMP) may hang.
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(workers, context, _leave_ctrl_c) as pool:
         coming = iter(sources)
         running: set[Future[Outcome]] = set()
         try:
@@ -188,6 +191,11 @@ def _outcomes(sources: Sequence[Source], out: Path, workers: int) -> Iterator[Ou
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_ctrl_c() -> None:
+    """In a worker: Ctrl-C reaches every process of the terminal, but only the first one decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
