@@ -1,4 +1,4 @@
-"""Whole runs (RT-16, RT-17, RT-18). Most use workers that are threads of this process; where some must die, real processes."""
+"""Whole runs (RT-16, RT-17, RT-18). Most have threads of this process as workers; where some must die, processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ from neuromend.provenance import hash_file, read_sidecar
 from .cohort_cases import QUICK, fills, rows, write_cohort
 
 # On a machine that is very busy, Dask finds its own start slow and says so.
-pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Creating scratch directories"),
+    pytest.mark.usefixtures("plain_papers"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +81,11 @@ def test_ten_bad_cases_of_forty_do_not_stop_the_others(
 
 
 def test_fail_fast_begins_no_more(tmp_path: Path, running: EngineOptions) -> None:
-    cases = read_list(write_cohort(tmp_path / "in", 12), tmp_path / "out")
+    cases = read_list(write_cohort(tmp_path / "in", 8), tmp_path / "out")
     spoil(tmp_path / "in", range(1))
     done = run_cases(cases, QUICK, running, tmp_path / "out", fail_fast=True)
     assert (done.failed, done.stopped_early) == (1, True)
-    assert done.done < 11
+    assert done.done < 7
     assert len(rows(done.cohort)) == done.done + 1
 
 

@@ -17,6 +17,8 @@ from neuromend.provenance import Sidecar
 
 from .cohort_cases import QUICK, write_cohort
 
+pytestmark = pytest.mark.usefixtures("plain_papers")
+
 
 def test_results_of_a_batch_are_found_with_their_scans(tmp_path: Path) -> None:
     out = tmp_path / "out"

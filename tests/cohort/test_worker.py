@@ -24,6 +24,8 @@ from neuromend.provenance import read_sidecar
 from ..filling_cases import contents, save_network
 from .cohort_cases import QUICK, write_cohort
 
+pytestmark = pytest.mark.usefixtures("plain_papers")
+
 
 def outcome(case: Case, settings: Settings = QUICK, **more: Any) -> Outcome:
     answer = fill_case(case, settings, "run", more.get("finish"))

@@ -190,6 +190,8 @@ class _Feed:
 
     def stop(self) -> None:
         """Let the fills in flight stop, and wait until they have."""
+        if self.client.status != "running":
+            return  # the scheduler was lost: there is nobody to tell
         deadline = time.monotonic() + GRACE_SECONDS
         waiting = set(self._flying)
         self.client.run(stop_run, self.run_id, wait=False, on_error="ignore")
