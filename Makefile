@@ -10,7 +10,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 MPLBACKEND=Agg
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-fill score-dev leaderboard train wheel clean
+.PHONY: help demo test check bench-fill score-dev leaderboard ms-experiment train wheel clean
 
 help:
 	@echo "make demo        fill a real scan with a simulated lesion; prints where the results are"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-fill  wall time and peak memory of a fill"
 	@echo "make score-dev   scores of the default model and the classical fills on the dev persons"
 	@echo "make leaderboard all methods on the dev persons, as docs/results.md and a page; goes on where it stopped"
+	@echo "make ms-experiment  does filling repair a tissue segmentation? docs/ms.md; goes on where it stopped"
 	@echo "make train       train the default model"
 	@echo "make wheel       build dist/*.whl"
 	@echo "make clean       remove .venv and everything built"
@@ -61,6 +62,9 @@ score-dev: $(VENV)/.dev
 leaderboard: $(VENV)/.dev
 	$(RUN) benchmarks/dev_tsv.py --out runs/dev-cases
 	$(RUN) -m neuromend benchmark --cases runs/dev-cases/cases.tsv --out runs/leaderboard --results docs/results.md $(ARGS)
+
+ms-experiment: $(VENV)/.dev
+	$(RUN) benchmarks/ms_experiment.py $(ARGS)
 
 train: $(VENV)/.dev
 	$(RUN) training/train_default.py --data ../shared/data --out runs/default --export runs/default/model $(ARGS)

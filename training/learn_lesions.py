@@ -3,7 +3,7 @@
 From 10 of the 20 manual masks of ../shared/data (Lesjak et al. 2017, CC BY): every second one, those that are no
 holes of the dev cases (benchmarks/dev_cases.py, STRIDES), as in training. Volumes are those of the masks in native
 space. For the sites the masks in MNI space are brought, by the affine of each subject, into healthy brains of the
-training split with tissue labels, and every lesion is looked at there; an affine fits ventricles and cortex to a
+training split with tissue labels (IXI, CC BY-SA 3.0), and looked at there; an affine fits ventricles and cortex to a
 few millimetres only, so the shares of the sites are approximate. How dark lesions are in T1 is measured in the one
 patient of those ten whose scans are there. Only the quantiles are written.
 """
@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from neuromend.data.lesions import LesionShape
 from neuromend.lesions.anatomy import SITES, Anatomy
 from neuromend.lesions.simulate import FEWEST_VOXELS, TOUCHING
 from neuromend.lesions.statistics import LesionStatistics
 from neuromend.tissue import segment
 
 ROOT = Path(__file__).resolve().parents[1]
-BRAINS = 6  # of the training split that the masks are brought into
+BRAINS = 8  # healthy anatomies that the masks are brought into
 LEVELS = np.linspace(0, 1, 21)
 ELONGATION_ML = 0.03  # smaller lesions have no measurable shape
 SCANNED = "patient26"
@@ -52,16 +51,16 @@ def main() -> None:
         elongations += [elongation(places) for places, ml in zip(*native, strict=True) if ml >= ELONGATION_ML]
         places, ml = components(path)
         scale = sum(native[1]) / sum(ml)  # the registration to MNI space enlarged the brain
-        for number, shape in enumerate(pieces(path, places)):
-            for anatomy, to_mni in brains:
-                placed = shape.placed(anatomy.white.shape, to_mni)
-                if placed.any():
-                    sites.append(anatomy.site_of(placed))
-                    volumes[sites[-1]].append(ml[number] * scale)
+        for points, volume in zip(places, ml, strict=True):
+            for anatomy, from_mni in brains:
+                index = np.rint(points @ from_mni[:3, :3].T + from_mni[:3, 3]).astype(int)
+                x, y, z = np.clip(index, 0, np.array(anatomy.white.shape) - 1).T
+                sites.append(anatomy.site_of((x, y, z)))
+                volumes[sites[-1]].append(volume * scale)
         print(f"{path.name}: {len(places)} lesions", flush=True)
     statistics = LesionStatistics(
-        source="20 manual masks of MS patients by Lesjak et al. 2017 (doi 10.1007/s12021-017-9348-7, CC BY 4.0),"
-        " 10 of them; sites with tissue labels of healthy brains; quantiles only",
+        source="20 manual masks of MS patients by Lesjak et al. 2017 (doi 10.1007/s12021-017-9348-7, CC BY),"
+        " 10 of them; sites with tissue labels of healthy brains of IXI (CC BY-SA 3.0); quantiles only",
         patients=len(masks),
         lesions=sum(numbers),
         number=quantiles(numbers),
@@ -89,63 +88,51 @@ def components(path: Path) -> tuple[list[NDArray[np.intp]], list[float]]:
     return found, volumes
 
 
-def pieces(path: Path, places: list[NDArray[np.intp]]) -> list[LesionShape]:
-    """Each lesion of an MNI mask as a shape of its own."""
-    image: Any = nib.load(path)
-    inverse, one = np.linalg.inv(image.affine), abs(np.linalg.det(image.affine[:3, :3]))
-    shapes = []
-    for points in places:
-        index = np.rint(points @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
-        low = index.min(axis=0)
-        voxels = np.zeros(np.ptp(index, axis=0) + 1, bool)
-        voxels[tuple((index - low).T)] = True
-        affine = image.affine.copy()
-        affine[:3, 3] += affine[:3, :3] @ low
-        shapes.append(LesionShape(voxels, affine, float(len(points) * one / 1000)))
-    return shapes
-
-
 def training_brains(data: Path) -> list[tuple[Anatomy, NDArray[np.float64]]]:
-    """Anatomies of 1 mm training scans, with the matrix from their voxels to MNI mm."""
+    """Anatomies of training scans, with the matrix from MNI mm to their voxels."""
     affines = json.loads((data / "mni-to-subject.json").read_text())
     found = []
     for name in training_subjects(data):
-        image: Any = nib.load(data / "healthy" / "oasis" / f"{name}_tissue.nii.gz")
-        to_subject = np.array(affines[f"malf/{name}"]["mni_to_subject_ras"])
-        anatomy = Anatomy.of_map(np.asarray(image.dataobj), nib.affines.voxel_sizes(image.affine))
-        found.append((anatomy, np.linalg.inv(to_subject) @ image.affine))
+        tissue, affine = labels_of(data, name)
+        to_subject = np.array(affines[f"ixi2mm/{name}"]["mni_to_subject_ras"])
+        anatomy = Anatomy.of_map(tissue, nib.affines.voxel_sizes(affine))
+        found.append((anatomy, np.linalg.inv(affine) @ to_subject))
     return found
 
 
 def training_subjects(data: Path) -> list[str]:
+    """The scans whose anatomy is used: of IXI, training split, evenly spaced in the list."""
     with (data / "subjects.tsv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["split"] == "train"]
-    return [row["subject"] for row in rows if row["dataset"] == "malf"][:: 23 // BRAINS][:BRAINS]
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    names = [row["subject"] for row in rows if row["split"] == "train" and row["dataset"] == "ixi2mm"]
+    return names[:: len(names) // BRAINS][:BRAINS]
+
+
+def labels_of(data: Path, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The tissue classes of a scan and its affine."""
+    image: Any = nib.load(data / "healthy" / "ixi-2mm" / f"{name}_tissue.nii.gz")
+    return np.asarray(image.dataobj).astype(np.uint8), image.affine
 
 
 def plane(data: Path) -> tuple[float, float, float]:
     """The plane between the white matter above and below the tentorium (Fisher's linear discriminant)."""
-    above, below = [], []
+    above: list[NDArray[Any]] = []
+    below: list[NDArray[Any]] = []
     for name in training_subjects(data):
-        image: Any = nib.load(data / "healthy" / "oasis" / f"{name}_tissue.nii.gz")
-        tissue = np.asarray(image.dataobj)
+        tissue, _ = labels_of(data, name)
         box = np.argwhere(tissue > 0)
         low, size = box.min(axis=0), np.ptp(box, axis=0)
         for target, classes in ((above, (3,)), (below, (6, 7))):
             places = (np.argwhere(np.isin(tissue, classes)) - low) / size
-            target.append(places[::50, 1:])
+            target.append(places[::5, 1:])
     one, two = np.concatenate(above), np.concatenate(below)
     normal = np.linalg.solve(np.cov(one.T) + np.cov(two.T), two.mean(axis=0) - one.mean(axis=0))
-    scores = np.sort(np.concatenate([one @ normal, two @ normal]))
-    errors = [np.mean(one @ normal > s) + np.mean(two @ normal <= s) for s in scores[:: len(scores) // 200]]
-    border = scores[:: len(scores) // 200][int(np.argmin(errors))]
-    print(f"infratentorial plane: {min(errors) / 2:.1%} of the white matter on the wrong side")
+    borders = np.quantile(np.concatenate([one, two]) @ normal, np.linspace(0, 1, 201))
+    wrong = [np.mean(one @ normal > border) + np.mean(two @ normal <= border) for border in borders]
+    print(f"infratentorial plane: {min(wrong) / 2:.1%} of the white matter on the wrong side")
     scale = float(np.abs(normal).max())
-    return (
-        round(float(-border / scale), 4),
-        round(float(normal[0] / scale), 4),
-        round(float(normal[1] / scale), 4),
-    )
+    border = borders[int(np.argmin(wrong))] / scale
+    return round(float(-border), 4), round(float(normal[0] / scale), 4), round(float(normal[1] / scale), 4)
 
 
 def darkness(folder: Path) -> tuple[float, ...]:
