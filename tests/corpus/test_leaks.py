@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from neuromend.corpus import leaks
+from neuromend.data.volume import read_volume
 
 from .brains import MM, brain
 
@@ -102,3 +104,19 @@ def test_the_matrix_leads_from_the_voxels_to_the_picture() -> None:
     middle = matrix @ [*(np.array(np.nonzero(voxels)).mean(axis=1)), 1]
     assert np.allclose(middle[:3], (np.array(leaks.GRID_SHAPE) - 1) / 2, atol=0.1)
     assert mean.shape == share.shape == leaks.GRID_SHAPE
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("first", "second", "same"), [("1003", "1023", True), ("1015", "1110", False)])
+def test_two_scans_of_one_person_are_recognised_and_two_persons_are_not(
+    first: str, second: str, same: bool
+) -> None:
+    """TR-08 on the hardest real pairs: the least alike scans of one person, and very similar brains of two."""
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "healthy" / "oasis"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data")
+    scans = [read_volume(folder / f"{name}_T1w.nii.gz") for name in (first, second)]
+    one, other = (leaks.low_resolution(scan.values, scan.spacing_mm, 200.0)[:2] for scan in scans)
+    found = leaks.aligned_correlation(one, other)
+    assert (found > leaks.SAME_SCAN) == same
+    assert (found > leaks.SAME_PERSON) == same
