@@ -58,6 +58,8 @@ def test_the_challenge_layout_is_prepared(tmp_path: Path) -> None:
     assert (first.subject, first.masks, first.has_lesion) == ("BraTS-GLI-00001", ("healthy",), True)
     assert (second.masks, second.has_lesion) == ((), False)
     assert done.summary.without_image == (blind,)
+    (warning,) = [f for f in done.findings if f.code == "TR-11"]
+    assert warning.message.startswith("BraTS-GLI-00002-000: no mask-unhealthy and no seg (1 of 2 cases)")
     case = cache.load(first)
     assert case.lesion is not None
     assert not (case.lesion & case.masks["healthy"]).any()

@@ -43,7 +43,7 @@ Workers = Annotated[
         _INPUT,
         "--workers",
         "N",
-        "Processes that read and check; each takes about 1 GB.",
+        "Processes that read and check; each takes about half a GB.",
         default="one a core, at most 8",
     ),
 ]

@@ -30,6 +30,7 @@ from neuromend.data.atomic import write_atomically
 from neuromend.data.outputs import check_output
 from neuromend.errors import InputError, OutputError, TemporaryError, UsageError
 from neuromend.findings import Finding
+from neuromend.pairing import listed
 
 ALLOWED_SHARE = 0.05
 """Share of bad cases above which something is wrong with the whole data set."""
@@ -124,8 +125,8 @@ def prepare(
         layout, rows, outcomes, pairs, digest=digest, config=config, seconds=seconds, removed=removed
     )
     write_summary(out, summary)
-    findings = (*created, *_of_splits(rows), *_summed(outcomes), *twin_findings(pairs))
-    return Prepared(out, digest, summary, refused, findings)
+    noticed = (*_of_splits(rows), *_unmarked(layout), *_summed(outcomes), *twin_findings(pairs))
+    return Prepared(out, digest, summary, refused, (*created, *noticed))
 
 
 def _check_numbers(workers: int, allow: float) -> None:
@@ -257,6 +258,18 @@ def _of_splits(rows: Sequence[CaseRow]) -> list[Finding]:
     ]
 
 
+def _unmarked(layout: Layout) -> list[Finding]:
+    """A warning where patients come without a mask of their tumour: it would be taught as healthy tissue."""
+    unmarked = [source.id for source in layout.sources if source.lesion is None]
+    if layout.name != "brats" or not unmarked:
+        return []
+    message = (
+        f"{listed(unmarked, 3)}: no mask-unhealthy and no seg ({len(unmarked)} of {len(layout.sources)} cases);"
+        " all of their tissue counts as healthy"
+    )
+    return [Finding("TR-11", "warning", message)]
+
+
 def _summed(outcomes: Sequence[Outcome]) -> list[Finding]:
     """The findings of all cases, one line a code and level, with a count and the first as an example."""
     found: dict[tuple[str, str], list[tuple[str, Finding]]] = {}
@@ -267,5 +280,6 @@ def _summed(outcomes: Sequence[Outcome]) -> list[Finding]:
     for _, each in sorted(found.items()):
         count = len({name for name, _ in each})
         name, first = each[0]
-        summed.append(replace(first, message=f"{count} cases, such as {name}: {first.message}"))
+        where = name if count == 1 else f"{count} cases, such as {name}"
+        summed.append(replace(first, message=f"{where}: {first.message}"))
     return summed
