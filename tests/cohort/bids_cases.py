@@ -22,9 +22,9 @@ from ..filling_cases import AFFINE, ball, head
 
 SETTINGS = BidsSettings(model="ring-mean", threads=1, command=("neuromend", "bids"))
 
-SCAN = head()[::3, ::3, ::3]
-HOLE = ball()[::3, ::3, ::3]
-GRID = AFFINE @ np.diag([3.0, 3.0, 3.0, 1.0])
+SCAN = head()[::2, ::2, ::2]
+HOLE = ball()[::2, ::2, ::2]
+GRID = AFFINE @ np.diag([2.0, 2.0, 2.0, 1.0])
 
 
 def image(values: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_validator_finds_no_error_in_the_derivatives(layout: dict[str, str], tmp_path: Path) -> None:
     root = write(tmp_path / "raw", layout)
     out = root / "derivatives" / "neuromend"
-    done = run(root, out)
+    done = run(root, out, replace(SETTINGS, samples=2 if layout is SINGLE else 0))
     assert len(done) == len([name for name in layout if "_T1w" in name])
     write_group(out, expected=done)
     assert validate(out) == []

@@ -79,9 +79,6 @@ def run_participants(
 ) -> Summary:
     """The participant level: fill the cases and describe the derivatives.
 
-    Args:
-        settings: with a modality, which the names of the scans promise (T1w) unless the user says another.
-
     Raises:
         NeuromendError: as ``run_cases``; the files of the dataset cannot be written.
     """
@@ -132,6 +129,8 @@ def read_filters(path: Path | None) -> Filters:
 def _remove_empty_folders(cases: BidsCases) -> None:
     """Remove the folders that were made for the locks of cases that could not be begun."""
     for case in cases:
+        if not isinstance(case, BidsCase) or case.problem is None:
+            continue
         folder = case.out.parent
         while folder != cases.out and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -18,7 +18,7 @@ from neuromend.provenance import version_string
 
 BIDS_VERSION = "1.10.0"
 
-IGNORED = ("*.html", "figures/", "cohort.tsv", "failures.tsv", "group_*", ".*.neuromend-lock", ".neuromend-*")
+IGNORED = ("*.html", "figures", "cohort.tsv", "failures.tsv", "group_*", ".*.neuromend-lock", ".neuromend-*")
 """What BIDS has no name for: reports, figures, tables of the run and of the group, hidden files of running fills."""
 
 DESCRIPTIONS = {

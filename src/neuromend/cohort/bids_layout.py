@@ -92,7 +92,9 @@ def mask_datasets(root: Path, out: Path, more: Sequence[Path] = ()) -> tuple[Pat
         need_folder(folder)
     derived = root / "derivatives"
     inside = sorted(path for path in derived.iterdir() if path.is_dir()) if derived.is_dir() else []
-    candidates = [root, derived, *(path for path in inside if not path.name.startswith("sub-")), *more]
+    datasets = [path for path in inside if not path.name.startswith("sub-")]
+    flat = [derived] if len(datasets) < len(inside) else []  # subjects without a dataset around them
+    candidates = [root, *flat, *datasets, *more]
     kept: dict[Path, Path] = {}
     for path in candidates:
         if (

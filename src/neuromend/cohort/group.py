@@ -48,14 +48,14 @@ Extra = Callable[[CaseResult, int], Mapping[str, Interval]]
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A case in the table and on the page; paths are relative to the folder of the results.
+    """A case in the table and on the page.
 
     Attributes:
         status: "done", "failed" (the last run) or "missing" (neither result nor failure).
         flags: (code, sentence) of each warning, seams and intensities out of the ordinary included.
         cells: the other columns of the table.
         regions: volumes by region: mean, low, high.
-        picture, report: files of the result; empty where there are none.
+        picture: its PNG; report: relative to the folder of the results; empty where there is none.
     """
 
     id: str

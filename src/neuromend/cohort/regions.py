@@ -169,7 +169,8 @@ def _names_beside(path: Path) -> dict[int, str]:
     return read_names(tables[0]) if tables else {}
 
 
-def _filled_in(pattern: str, id_: str, sample: int) -> str:
+def _filled_in(pattern: str, id_: str, sample: int, *, literal: bool = True) -> str:
+    """The pattern with its words filled in; not ``literal``: what is filled in holds no wildcards."""
     name = parse_name(f"{id_}_T1w.nii")
     entities = name.entities if name is not None else {}
     words = {
@@ -178,6 +179,8 @@ def _filled_in(pattern: str, id_: str, sample: int) -> str:
         "session": entities.get("ses", ""),
         "sample": f"{sample:02d}",
     }
+    if not literal:
+        words = {name: glob.escape(word) for name, word in words.items()}
     return re.sub(r"\{(\w+)\}", lambda match: words[match.group(1)], pattern)
 
 
@@ -186,7 +189,7 @@ def _one(pattern: str, id_: str, sample: int) -> Path | None:
     wanted = _filled_in(pattern, id_, sample)
     if Path(wanted).is_file():
         return Path(wanted)
-    paths = sorted(glob.glob(wanted))
+    paths = sorted(glob.glob(_filled_in(pattern, id_, sample, literal=False)))
     if len(paths) > 1:
         raise InputError(
             "BD-08",
