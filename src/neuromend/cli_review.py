@@ -18,7 +18,7 @@ _INPUT, _OUTPUT, _PAGE = "Input", "Output", "Page"
 Scan = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[SCAN]",
+        metavar="SCAN",
         parser=opt._path,
         show_default=False,
         help="The scan to open: .nii, .nii.gz, .mgz ... (Default: none; drop one on the page.)",
@@ -27,7 +27,7 @@ Scan = Annotated[
 Mask = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[MASK]",
+        metavar="MASK",
         parser=opt._path,
         show_default=False,
         help="Its lesion mask. (Default: none; draw one on the page.)",

@@ -138,6 +138,17 @@ def test_a_job_outlives_the_tab_that_asked_for_it(tmp_path: Path) -> None:
     desk.close()
 
 
+def test_the_end_of_the_server_cancels_what_runs_and_what_waits(tmp_path: Path) -> None:
+    held = Held(max_queue=2)
+    for name in "ab":
+        held.queue.submit(job(tmp_path, name))
+    until(lambda: bool(held.workers) and held.workers[0].began.is_set())
+    held.queue.close()
+    assert (held.state("a"), held.state("b")) == ("cancelled", "cancelled")
+    assert not (tmp_path / "a").exists()
+    assert not [line for line in held.log if "failed" in line]
+
+
 def test_a_job_that_waits_is_taken_back(held: Held, tmp_path: Path) -> None:
     held.queue.submit(job(tmp_path, "a"))
     until(lambda: held.state("a") == "running")

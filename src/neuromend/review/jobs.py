@@ -157,6 +157,9 @@ class JobQueue:
         """Kill what runs and end the thread."""
         with self._changed:
             self._closing = True
+            for job in (self._running, *self._waiting):
+                if job is not None:
+                    job.state = "cancelled"
             self._waiting.clear()
             if self._worker is not None:
                 self._worker.kill()
