@@ -7,6 +7,7 @@ sees that accumulates two batches.
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from types import TracebackType
@@ -84,7 +85,9 @@ class Feed:
             worker_init_fn=_begin_worker,
             pin_memory=torch.cuda.is_available(),
         )
+        before = multiprocessing.active_children()
         self._coming: Iterator[Any] = iter(loader)
+        self._helpers = [child for child in multiprocessing.active_children() if child not in before]
 
     def __enter__(self) -> Feed:
         return self
@@ -92,8 +95,12 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The workers end when their iterator is dropped; a traceback that holds on to it would make them wait.
+        # The workers end when their iterator is dropped. One that has not (a busy machine) would be waited for at
+        # the end of the program for ever, because it ignores SIGTERM.
         self._coming = iter(())
+        for helper in self._helpers:
+            helper.kill()
+            helper.join()
 
     def first_case(self, step: int, part: int) -> int:
         """The number of the first case of a part of a step on this device."""
