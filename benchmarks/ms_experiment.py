@@ -42,7 +42,7 @@ FOLDERS = {"malf": "healthy/oasis", "ixi2mm": "healthy/ixi-2mm"}
 CLASSICAL = ("white-matter", "patch", "harmonic")
 SEED = 20261123
 UNLABELLED = 8  # sulcal fluid, meninges and vessels: no tissue label to compare with
-ORDER = [5, 0, 6, 7, 8, 1]  # of the list of scans: both resolutions early, should the run be cut short
+ORDER = [5, 6, 7, 8, 9, 10, 0, 1]  # of the list of scans: both resolutions early, should the run be cut short
 
 Row = dict[str, Any]
 
