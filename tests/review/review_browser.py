@@ -122,12 +122,16 @@ class Watched:
     def mm(self) -> list[float]:
         return [float(value) for value in self.text("#at-mm").removesuffix("mm").split(",")]
 
-    def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> None:
+    def until(self, condition: Callable[[], Any], seconds: float = 120.0) -> None:
         """Wait until something is so (the strict policy of the page forbids the browser's own way)."""
         end = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < end, self.text("body")
+            assert time.monotonic() < end, f"{self.text('#notices')}\n{self.text('body')}\n{self.complaints}"
             self.page.wait_for_timeout(30)
+
+    def wait(self, selector: str, seconds: float = 300.0) -> None:
+        """Wait until an element is seen; what the page says instead is in the failure."""
+        self.until(lambda: self.page.locator(selector).first.is_visible(), seconds)
 
     def tile(self, number: int) -> tuple[float, float, float, float]:
         """Left, top, width and height of a tile in the window: axial, coronal, sagittal, 3-D."""

@@ -52,11 +52,11 @@ def current(page: Watched) -> str:
 
 
 def test_judging_a_cohort(page: Watched, tmp_path: Path) -> None:
-    page.page.wait_for_selector(".case[aria-current=true]")
+    page.wait(".case[aria-current=true]")
     names = page.page.locator(".case-name").all_inner_texts()
     assert len(names) == 3
     assert current(page) == names[0]
-    page.page.wait_for_selector("#results li.chosen")  # the fill of the case is shown at once
+    page.wait("#results li.chosen")  # the fill of the case is shown at once
     page.until(
         lambda: page.page.evaluate(
             "[...document.images].every(i => i.src.startsWith('blob:') && i.naturalWidth)"
@@ -101,7 +101,7 @@ def test_judging_a_cohort(page: Watched, tmp_path: Path) -> None:
     assert [row.split("\t")[1] for row in table[1:]] == ["accept", "reject", "needs-edit"]
 
     page.page.reload()
-    page.page.wait_for_selector("body[data-ready]")
+    page.wait("body[data-ready]")
     page.until(lambda: current(page) == names[1])
     assert page.page.locator("[data-verdict=reject][aria-pressed=true]").count() == 1
     page.press("9")  # the same verdict again takes it back

@@ -11,8 +11,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from .review_browser import TURNED, VOXEL_ML, Served, Watched, chromium, needs_browser, serving, tab
-from .review_cases import ball
+from .review_browser import (
+    TURNED,
+    VOXEL_ML,
+    Served,
+    Watched,
+    chromium,
+    needs_browser,
+    save_turned,
+    serving,
+    tab,
+)
+from .review_cases import ball, head
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -138,7 +148,7 @@ def test_filling_comparing_saving_and_reloading(page: Watched) -> None:
     """From Fill to files on the disk; the session is there again after a reload."""
     page.until(lambda: "takes about" in page.text("#estimate"))
     page.press("Control+Enter")
-    page.page.wait_for_selector("#results li.chosen")
+    page.wait("#results li.chosen")
     assert page.text("#results li.chosen").startswith("A\nB\nharmonic")
     page.until(lambda: page.page.get_attribute("#stage", "data-shown") == "after")
     assert page.text("#at-after") != ""
@@ -163,11 +173,11 @@ def test_filling_comparing_saving_and_reloading(page: Watched) -> None:
 
     page.page.select_option("#model", "ring-mean")
     page.press("Escape", "Control+Enter")
-    page.page.wait_for_selector("#results li.chosen:has-text('ring-mean')")
+    page.wait("#results li.chosen:has-text('ring-mean')")
     page.page.click("#results li:has-text('harmonic') .side-button >> nth=0")
-    page.page.wait_for_selector("#results li:has-text('harmonic') .side-button[aria-pressed=true]")
+    page.wait("#results li:has-text('harmonic') .side-button[aria-pressed=true]")
     page.press(",")
-    page.page.wait_for_selector("#results li.chosen:has-text('harmonic')")
+    page.wait("#results li.chosen:has-text('harmonic')")
 
     page.press("Control+s")
     page.until(lambda: "Saved:" in page.text("#notices"))
@@ -176,13 +186,13 @@ def test_filling_comparing_saving_and_reloading(page: Watched) -> None:
     assert json.loads((out / "scan_inpainted.json").read_text())["model"]["name"] == "harmonic"
 
     page.page.reload()
-    page.page.wait_for_selector("body[data-ready]")
-    page.page.wait_for_selector("#results li.chosen")
+    page.wait("body[data-ready]")
+    page.wait("#results li.chosen")
     assert page.page.locator("#results .side-button").count() == 5
     assert page.page.url == f"{page.served.address}/"  # the token is not left in the address
 
     # The same name once more: nothing is written over without a word.
-    page.page.click("#results li:has-text('ring-mean') button:has-text('Save')")
+    page.page.click("#results li:has-text('ring-mean') button[aria-label^=Save]")
     page.expected = ("Failed to load resource: the server responded with a status of 409",)
     page.page.click("#dialog button:has-text('Leave')")
     page.press("Delete")
@@ -195,7 +205,7 @@ def test_the_default_model_fills_with_samples_and_uncertainty(page: Watched) -> 
     page.page.fill("#samples", "2")
     page.page.fill("#steps", "1")
     page.page.click("#fill")
-    page.page.wait_for_selector("#results li.chosen:has-text('fastwavelet3d')", timeout=180_000)
+    page.wait("#results li.chosen:has-text('fastwavelet3d')")
     page.page.select_option("#results .sample", "sample-02")
     page.until(lambda: page.page.input_value("#results .sample") == "sample-02")
     page.page.check("#show-uncertainty")
@@ -269,3 +279,30 @@ CONTRAST = """(() => {
       const [a, b] = [light(numbers(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
       return [(a + 0.05) / (b + 0.05), e.outerHTML.slice(0, 80)]; }).filter(([ratio]) => ratio < 4.5);
 })()"""
+
+
+def test_switching_scans_lets_go_of_the_textures_of_the_one_before(
+    browser: Browser, served: Served, tmp_path: Path
+) -> None:
+    served.desk.session.add_scan(save_turned(tmp_path, "other.nii.gz", head()))
+    with tab(browser, served) as page:
+        page.page.evaluate(COUNTING)
+        ids = page.page.evaluate("[...document.getElementById('scan').options].map(option => option.value)")
+        shown = "import('/page/bus.js').then(({state}) => state.scan.id)"
+        living = []
+        for switch in range(6):
+            chosen = ids[(switch + 1) % 2]
+            page.page.select_option("#scan", chosen)
+            page.until(lambda: page.page.is_hidden("#loading"))
+            page.until(lambda chosen=chosen: page.page.evaluate(shown) == chosen)
+            living.append(page.page.evaluate("window.livingTextures"))
+        assert living[5] == living[3] == living[1]
+
+
+COUNTING = """import('/page/viewer.js').then(({viewer}) => {
+  window.livingTextures = 0;
+  const {gl} = viewer.before;
+  const [make, drop] = [gl.createTexture.bind(gl), gl.deleteTexture.bind(gl)];
+  gl.createTexture = () => { window.livingTextures += 1; return make(); };
+  gl.deleteTexture = texture => { window.livingTextures -= texture ? 1 : 0; drop(texture); };
+})"""

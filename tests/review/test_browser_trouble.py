@@ -53,7 +53,7 @@ def test_an_error_of_the_server_is_told_in_plain_words_and_costs_no_drawing(page
     body = {"code": "WE-09", "what": "four fills are waiting", "why": "one at a time", "fix": "wait for one"}
     page.page.route("**/api/jobs", lambda route: route.fulfill(status=429, body=json.dumps(body)))
     page.press("Control+Enter")
-    page.page.wait_for_selector(".notice.error")
+    page.wait(".notice.error")
     told = page.text(".notice.error")
     for part in body.values():
         assert part in told
@@ -72,13 +72,13 @@ def test_a_fill_that_fails_and_a_fill_without_a_mask_say_so(page: Watched) -> No
     next(iter(page.served.desk.session.scans.values())).path.write_bytes(b"no scan any more")
     page.expected = (REFUSED,)
     page.press("Control+Enter")
-    page.page.wait_for_selector(".notice.error .fix")
+    page.wait(".notice.error .fix")
 
 
 def test_a_server_that_is_gone_is_told_and_comes_back(page: Watched) -> None:
     page.expected = (GONE,)
     page.served.stop()
-    page.page.wait_for_selector("#banner:visible")
+    page.wait("#banner")
     assert page.text("#connection") == "not connected"
     assert "drawing is kept" in page.text("#banner")
     page.press("b", "]", "]", "]")
@@ -87,9 +87,9 @@ def test_a_server_that_is_gone_is_told_and_comes_back(page: Watched) -> None:
     drawn = page.ml()
     assert drawn > before
     page.page.click("#mask-keep")
-    page.page.wait_for_selector(".notice.error:has-text('does not answer')")
+    page.wait(".notice.error:has-text('does not answer')")
     page.served.start()
-    page.page.wait_for_selector("#banner", state="hidden")
+    page.until(lambda: page.page.is_hidden("#banner"))
     page.page.click("#mask-keep")
     page.until(lambda: page.page.is_disabled("#mask-keep"))
     assert page.ml() == drawn
@@ -99,7 +99,7 @@ def test_a_page_without_the_key_says_where_to_find_it(page: Watched) -> None:
     page.expected = (REFUSED,)
     page.page.evaluate("sessionStorage.clear()")
     page.page.goto(f"{page.served.address}/#token=wrong")
-    page.page.wait_for_selector(".notice.error")
+    page.wait(".notice.error")
     assert "neuromend review" in page.text(".notice.error .fix")
 
 
@@ -115,7 +115,7 @@ def test_names_that_are_markup_are_shown_as_text(page: Watched, tmp_path: Path) 
     page.page.click("#dialog button:has-text('A mask')")
     page.until(lambda: page.ml() > 0)
     page.press("Control+Enter")
-    page.page.wait_for_selector("#results li.chosen")
+    page.wait("#results li.chosen")
     assert page.page.locator("img").count() == 0
     assert dialogs == []
 
@@ -125,12 +125,12 @@ def test_a_mask_of_another_grid_and_a_file_that_is_none_are_refused(page: Watche
     before = page.ml()
     drop(page, save_turned(tmp_path, "small.nii.gz", ball()[:-2]), "mask.nii.gz")
     page.page.click("#dialog button:has-text('A mask')")
-    page.page.wait_for_selector(".notice.error code")
+    page.wait(".notice.error code")
     (tmp_path / "text.nii").write_text("this is no scan")
     page.page.click(".notice.error button")
     drop(page, tmp_path / "text.nii", "text.nii")
     page.page.click("#dialog button:has-text('Another scan')")
-    page.page.wait_for_selector(".notice.error code")
+    page.wait(".notice.error code")
     drop(page, tmp_path / "text.nii", "notes.txt")
     page.until(lambda: "Drop a NIfTI or MGZ file" in page.text("#notices"))
     assert page.ml() == before

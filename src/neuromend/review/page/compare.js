@@ -1,6 +1,6 @@
 /** Before and after: one, the other, a wipe through every tile, or flicker. All of it is style; nothing is redrawn. */
 
-import { on, state, tell } from "./bus.js";
+import { on, state } from "./bus.js";
 import { all, byId, make, press, speak } from "./dom.js";
 import { viewer } from "./viewer.js";
 
@@ -93,5 +93,4 @@ export function start() {
   byId("wipe").addEventListener("input", () => setWipe(Number(byId("wipe").value) / 100));
   on("tiles", clip);
   on("result", () => show(state.result && compare.mode === "before" ? "after" : compare.mode));
-  tell("compare");
 }

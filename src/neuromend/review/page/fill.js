@@ -148,6 +148,8 @@ export function start() {
       choices(byId("model"), models.map(({ name }) => ({ value: name, text: name })), state.session.model);
       showModel();
     }
+  });
+  on("jobs", () => {
     for (const job of [state.session.job, ...(state.session.queue ?? [])]) if (job) watch(job);
   });
   on("scan", () => {

@@ -1,6 +1,6 @@
 /** The layers: which are seen and how strongly. Uncertainty and difference are fetched or made when first shown. */
 
-import { on, state, tell } from "./bus.js";
+import { on, state } from "./bus.js";
 import { setFilled } from "./compare.js";
 import { byId, make } from "./dom.js";
 import { attempt } from "./notices.js";
@@ -94,5 +94,4 @@ export function start() {
   });
   on("scan", refresh);
   refresh();
-  tell("layers");
 }

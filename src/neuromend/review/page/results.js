@@ -3,7 +3,7 @@
 import { post, remove } from "./api.js";
 import { on, state, tell } from "./bus.js";
 import { show } from "./compare.js";
-import { byId, choices, make, seconds, speak } from "./dom.js";
+import { all, byId, choices, make, seconds, speak } from "./dom.js";
 import { attempt, question, say } from "./notices.js";
 import { refreshSession } from "./scans.js";
 import { viewer } from "./viewer.js";
@@ -13,8 +13,10 @@ let choosing = 0;
 
 export const results = () => state.session?.scans.find((scan) => scan.id === state.scan?.id)?.results ?? [];
 
-const nameOf = (result) =>
-  `${result.model}${result.samples ? `, ${result.samples} ${result.samples > 1 ? "samples" : "sample"}` : ""}${result.steps > 1 ? `, ${result.steps} steps` : ""}, seed ${result.seed}`;
+const nameOf = (result) => `${madeWith(result)}, seed ${result.seed}`;
+
+const madeWith = (result) =>
+  `${result.model}${result.samples ? `, ${result.samples} ${result.samples > 1 ? "samples" : "sample"}` : ""}${result.steps > 1 ? `, ${result.steps} steps` : ""}`;
 
 /** The grey picture of a result, held until neither side shows it any more. */
 async function picture(result, file = "filled") {
@@ -117,10 +119,10 @@ function row(result) {
   const buttons = make(
     "span",
     { class: "buttons" },
-    make("button", { type: "button", disabled: Boolean(result.saved), "aria-label": `Save ${name}`, onclick: () => attempt(() => save(result)) }, result.saved ? "Saved" : "Save"),
+    make("button", { type: "button", disabled: Boolean(result.saved), title: result.saved ? result.saved.join(", ") : "Save", "aria-label": `Save ${name}`, onclick: () => attempt(() => save(result)) }, result.saved ? "Saved" : "Save"),
     make("button", { type: "button", "aria-label": `Delete ${name}`, title: "Delete", onclick: () => attempt(() => discard(result)) }, "×"),
   );
-  const text = make("span", { class: "result-text" }, make("span", {}, name), make("span", { class: "muted small" }, `${result.seconds === null ? "made before" : seconds(result.seconds)}${result.saved ? ` · ${result.saved.join(", ")}` : ""}`));
+  const text = make("span", { class: "result-text" }, make("span", {}, madeWith(result)), make("span", { class: "muted small" }, `seed ${result.seed}${result.seconds === null ? "" : ` · ${seconds(result.seconds)}`}`));
   const item = make(
     "li",
     { class: chosen ? "chosen" : "" },
@@ -130,7 +132,8 @@ function row(result) {
     buttons,
   );
   if (chosen && samples.length > 0) item.append(sampleChoice(result, samples));
-  if (chosen) for (const finding of result.findings ?? []) item.append(make("p", { class: `finding ${finding.level}` }, make("code", {}, finding.code), ` ${finding.message}`));
+  const warnings = (result.findings ?? []).filter(({ level }) => level === "warning");
+  if (chosen) for (const finding of warnings) item.append(make("p", { class: `finding ${finding.level}` }, make("code", {}, finding.code), ` ${finding.message}`));
   return item;
 }
 
@@ -150,7 +153,10 @@ function list() {
     make("span", { class: "result-text" }, "the scan itself"),
   );
   const none = make("li", { class: "none muted" }, "None yet: draw or choose a mask, then Fill.");
+  // Whoever works with the keyboard stays on the button that was pressed.
+  const focused = byId("results").contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   byId("results").replaceChildren(...(shown.length > 0 ? [...shown.map(row), scanRow] : [none]));
+  if (focused) all("[aria-label]", byId("results")).find((one) => one.getAttribute("aria-label") === focused)?.focus();
   byId("out-dir").textContent = state.session?.out_dir ? `saved into ${state.session.out_dir}` : "";
 }
 

@@ -10,14 +10,21 @@ import { fetchVolume } from "./volume.js";
 
 const NEW = "new";
 let opening = 0;
+let known = "";
 
 const infoOf = (id) => state.session?.scans.find((scan) => scan.id === id) ?? null;
 
-/** Ask the server how things stand; everything that lists something is drawn anew. */
+/** Ask the server how things stand; what lists something is drawn anew where that has changed. */
 export async function refreshSession() {
-  state.session = await get("/api/session");
-  tell("session");
-  return state.session;
+  const told = await get("/api/session");
+  const lasting = JSON.stringify({ ...told, job: null, queue: null });
+  state.session = told;
+  if (lasting !== known) {
+    known = lasting;
+    tell("session");
+  }
+  tell("jobs");
+  return told;
 }
 
 /** May the drawing be left? Asks where it holds something the server does not have. */

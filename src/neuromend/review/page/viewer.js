@@ -4,23 +4,13 @@
  * comparing needs no drawing. Both follow one crosshair, one window, one mask.
  */
 
-import { Niivue, SLICE_TYPE } from "./vendor/niivue/index.js";
-import { byId, make } from "./dom.js";
-import { state, tell } from "./bus.js";
+import { tell } from "./bus.js";
+import { byId } from "./dom.js";
+import { Navigator } from "./navigator.js";
+import { GRID, PLANES, PLANES_ONLY } from "./planes.js";
 import { Still } from "./still.js";
+import { Niivue, SLICE_TYPE } from "./vendor/niivue/index.js";
 
-const PLANES = { axial: SLICE_TYPE.AXIAL, coronal: SLICE_TYPE.CORONAL, sagittal: SLICE_TYPE.SAGITTAL, render: SLICE_TYPE.RENDER };
-const NAMES = { [SLICE_TYPE.AXIAL]: "Axial", [SLICE_TYPE.CORONAL]: "Coronal", [SLICE_TYPE.SAGITTAL]: "Sagittal", [SLICE_TYPE.RENDER]: "3-D" };
-const GAP = 0.003;
-const HALF = 0.5 - GAP / 2;
-const GRID = [
-  { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, HALF, HALF] },
-  { sliceType: SLICE_TYPE.CORONAL, position: [0.5 + GAP / 2, 0, HALF, HALF] },
-  { sliceType: SLICE_TYPE.SAGITTAL, position: [0, 0.5 + GAP / 2, HALF, HALF] },
-  { sliceType: SLICE_TYPE.RENDER, position: [0.5 + GAP / 2, 0.5 + GAP / 2, HALF, HALF] },
-];
-
-const PLANES_ONLY = GRID.slice(0, 3);
 /** A drawing that takes longer than this is slow; the 3-D tile is drawn again after so long a rest (milliseconds). */
 const SLOW_MS = 60;
 const REST_MS = 250;
@@ -41,8 +31,9 @@ const OPTIONS = {
 };
 const MASK_COLOURS = { R: [0, 255], G: [0, 149], B: [0, 64], A: [0, 255], I: [0, 1], labels: ["", "mask"] };
 
-export class Viewer {
+export class Viewer extends Navigator {
   constructor() {
+    super();
     this.stage = byId("stage");
     this.marks = byId("marks");
     this.view = "all";
@@ -60,7 +51,7 @@ export class Viewer {
     this.still = new Still(this.stage, this.marks);
     this.fullDraw = 0;
     this.fullDraws = 0;
-    this.lastDraw = 0;
+    this.turned = false; // the 3-D rendering itself has changed: no still picture can stand in for it
     this.tiles = [];
     new ResizeObserver(() => this.redraw()).observe(this.stage);
   }
@@ -96,12 +87,11 @@ export class Viewer {
       nv.volumes = [];
       nv.overlays = [];
       nv.back = null;
-      // The large textures go now, not when the next scan comes.
-      for (const name of ["volumeTexture", "gradientTexture", "overlayTexture"]) {
-        if (nv[name]) nv.gl.deleteTexture(nv[name]);
-        nv[name] = null;
+      // The large textures go now, not when the next scan comes; tiny ones take their places, as at the start.
+      for (const [name, unit] of [["volumeTexture", nv.gl.TEXTURE0], ["overlayTexture", nv.gl.TEXTURE2], ["gradientTexture", nv.gl.TEXTURE6]]) {
+        nv[name] = nv.rgbaTex(nv[name], unit, [2, 2, 2, 2], true);
       }
-      nv.overlayTextureID = null;
+      nv.overlayTextureID = nv.overlayTexture;
     }
     this.marks.replaceChildren();
     this.tiles = [];
@@ -158,12 +148,12 @@ export class Viewer {
       volume.image.opacity = opacity;
       return volume.image;
     });
-    for (const nv of [this.before, this.after]) {
-      if (nv.volumes.length === 0) continue;
+    const canvases = [this.before, this.after].filter((nv) => nv.volumes.length > 0);
+    for (const nv of canvases) {
       nv.volumes = [nv.volumes[0], ...this.overlays];
       nv.overlays = this.overlays;
-      nv.updateGLVolume();
     }
+    this.update(canvases);
   }
 
   setLayer(name, opacity) {
@@ -189,7 +179,14 @@ export class Viewer {
   }
 
   refreshWindow() {
-    for (const nv of [this.before, this.after]) if (nv.volumes.length > 0) nv.updateGLVolume();
+    this.update([this.before, this.after].filter((nv) => nv.volumes.length > 0));
+  }
+
+  /** Hand changed volumes to the graphics card (NiiVue draws then; where that is slow, only the planes). */
+  update(canvases) {
+    if (this.view === "all" && this.fullDraw > SLOW_MS && this.still.show()) for (const nv of canvases) nv.customLayout = PLANES_ONLY;
+    for (const nv of canvases) nv.updateGLVolume();
+    this.redraw();
   }
 
   setRadiological(on) {
@@ -248,9 +245,11 @@ export class Viewer {
     this.pending = true;
     requestAnimationFrame(() => {
       this.pending = false;
-      const slow = this.view === "all" && this.fullDraw > SLOW_MS && performance.now() - this.lastDraw < REST_MS + this.fullDraw;
-      this.draw(slow && this.still.show());
-      if (slow) this.resting = setTimeout(() => this.draw(), REST_MS);
+      const slow = this.view === "all" && this.fullDraw > SLOW_MS && !this.turned;
+      this.turned = false;
+      const light = slow && this.still.show();
+      this.draw(light);
+      if (light) this.resting = setTimeout(() => this.draw(), REST_MS);
     });
   }
 
@@ -259,9 +258,9 @@ export class Viewer {
     // Only now and then is the time taken: for that the page must wait until the picture is there.
     const timed = !light && this.fullDraws++ % 8 < 2;
     const begun = performance.now();
+    clearTimeout(this.resting);
     for (const nv of [this.before, this.after]) nv.customLayout = this.view !== "all" ? null : light ? PLANES_ONLY : GRID;
     this.drawBoth();
-    this.lastDraw = performance.now();
     if (!light) {
       const top = this.afterShown ? this.after : this.before;
       if (timed) {
@@ -285,141 +284,6 @@ export class Viewer {
     }
     this.placeMarks();
     tell("drawn");
-  }
-
-  /** Letters and names over the tiles, in the page's own type. */
-  placeMarks(light) {
-    const scale = this.before.uiData.dpr || 1;
-    const standing = light ? this.tiles.filter(({ type }) => type === SLICE_TYPE.RENDER) : [];
-    this.tiles = this.before.screenSlices.map((tile) => ({
-      type: tile.axCorSag,
-      box: tile.leftTopWidthHeight.map((value) => value / scale),
-    }));
-    this.tiles.push(...standing);
-    const key = JSON.stringify([this.tiles, this.radiological]);
-    if (key === this.marksKey) return;
-    this.marksKey = key;
-    const [left, right] = this.radiological ? ["R", "L"] : ["L", "R"];
-    const letters = { 0: [left, right, "A", "P"], 1: [left, right, "S", "I"], 2: ["P", "A", "S", "I"] };
-    this.marks.replaceChildren();
-    for (const { type, box } of this.tiles) {
-      const frame = this.quadrant(type, box);
-      const name = make("span", { class: "tile-name" }, NAMES[type]);
-      this.place(name, frame[0] + 8, frame[1] + 6);
-      this.marks.append(name);
-      if (!letters[type]) continue;
-      const middle = [box[0] + box[2] / 2, box[1] + box[3] / 2];
-      const spots = [[Math.max(box[0], frame[0]) + 6, middle[1]], [box[0] + box[2] - 6, middle[1]], [middle[0], box[1] + 4], [middle[0], box[1] + box[3] - 4]];
-      letters[type].forEach((letter, side) => {
-        const mark = make("span", { class: `letter side-${side}` }, letter);
-        this.place(mark, ...spots[side]);
-        this.marks.append(mark);
-      });
-    }
-    tell("tiles", this.tiles);
-  }
-
-  /** The whole frame a tile has to itself: a quarter of the stage, or all of it. */
-  quadrant(type, box) {
-    if (this.view !== "all") return [0, 0, this.stage.clientWidth, this.stage.clientHeight];
-    const { position } = GRID.find((tile) => tile.sliceType === type);
-    const [width, height] = [this.stage.clientWidth, this.stage.clientHeight];
-    return [position[0] * width, position[1] * height, position[2] * width, position[3] * height];
-  }
-
-  place(element, x, y) {
-    element.style.left = `${x}px`;
-    element.style.top = `${y}px`;
-  }
-
-  /** The tile under a point of the stage (in CSS pixels): {number, type, box} or null. */
-  tileAt(x, y) {
-    const number = this.tiles.findIndex(({ box }) => x >= box[0] && x < box[0] + box[2] && y >= box[1] && y < box[1] + box[3]);
-    return number < 0 ? null : { number, ...this.tiles[number] };
-  }
-
-  /** The voxel [x, y, z] under a point, or null outside the scan and in the 3-D tile. */
-  voxelAt(x, y) {
-    const frac = this.fracAt(x, y);
-    if (!frac) return null;
-    const dims = state.scan.volume.dims;
-    return dims.map((size, axis) => Math.min(Math.floor(frac[axis] * size), size - 1));
-  }
-
-  fracAt(x, y) {
-    const tile = this.tileAt(x, y);
-    if (!tile || tile.type > SLICE_TYPE.SAGITTAL) return null;
-    const scale = this.before.uiData.dpr || 1;
-    const frac = this.before.screenXY2TextureFrac(x * scale, y * scale, tile.number);
-    return frac[0] < 0 ? null : [...frac];
-  }
-
-  /** The voxel under the crosshair. */
-  get voxel() {
-    const dims = state.scan.volume.dims;
-    const { crosshairPos } = this.before.scene;
-    return dims.map((size, axis) => Math.max(0, Math.min(Math.floor(crosshairPos[axis] * size), size - 1)));
-  }
-
-  setVoxel(voxel) {
-    const dims = state.scan.volume.dims;
-    const frac = dims.map((size, axis) => (Math.max(0, Math.min(voxel[axis], size - 1)) + 0.5) / size);
-    this.before.scene.crosshairPos = Float32Array.from(frac);
-    this.redraw();
-    tell("crosshair");
-  }
-
-  get mm() {
-    return [...this.before.frac2mm(this.before.scene.crosshairPos)].slice(0, 3);
-  }
-
-  zoom(factor) {
-    const pan = [...this.before.scene.pan2Dxyzmm];
-    pan[3] = Math.max(0.5, Math.min(12, pan[3] * factor));
-    // What the crosshair points at stays where it is.
-    const at = this.before.frac2mm(this.before.scene.crosshairPos, 0, false);
-    const change = this.before.scene.pan2Dxyzmm[3] - pan[3];
-    for (let axis = 0; axis < 3; axis += 1) pan[axis] += at[axis] * change;
-    this.before.scene.pan2Dxyzmm = Float32Array.from(pan);
-    this.redraw();
-  }
-
-  /** Move the planes so that what was under one point of the stage comes under another. */
-  pan(from, to) {
-    const tile = this.tileAt(...from);
-    if (!tile || tile.type > SLICE_TYPE.SAGITTAL) return;
-    const scale = this.before.uiData.dpr || 1;
-    const [a, b] = [from, to].map(([x, y]) =>
-      this.before.frac2mm(this.before.screenXY2TextureFrac(x * scale, y * scale, tile.number, false), 0, false),
-    );
-    const pan = [...this.before.scene.pan2Dxyzmm];
-    for (let axis = 0; axis < 3; axis += 1) pan[axis] += (b[axis] - a[axis]) * pan[3];
-    this.before.scene.pan2Dxyzmm = Float32Array.from(pan);
-    this.redraw();
-  }
-
-  zoom3d(factor) {
-    this.before.scene.volScaleMultiplier = Math.max(0.5, Math.min(4, this.before.scene.volScaleMultiplier * factor));
-    this.redraw();
-  }
-
-  /** How many CSS pixels a millimetre is in a plane's tile. */
-  pixelsPerMm(tile) {
-    return Math.abs(tile.box[2] / this.before.screenSlices[tile.number].fovMM[0]);
-  }
-
-  resetView() {
-    this.before.scene.pan2Dxyzmm = Float32Array.from([0, 0, 0, 1]);
-    this.before.scene.volScaleMultiplier = 1.35;
-    this.before.scene.renderAzimuth = 120;
-    this.before.scene.renderElevation = 15;
-    this.redraw();
-  }
-
-  rotate(dx, dy) {
-    this.before.scene.renderAzimuth += dx * 0.5;
-    this.before.scene.renderElevation = Math.max(-90, Math.min(90, this.before.scene.renderElevation + dy * 0.5));
-    this.redraw();
   }
 }
 
