@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,8 @@ def run(root: Path, out: Path, settings: BidsSettings = SETTINGS, **chosen: Any)
 
 def validate(root: Path) -> list[dict[str, Any]]:
     """The errors that the BIDS validator finds, without network."""
-    command = shutil.which("bids-validator-deno")
+    beside = str(Path(sys.executable).parent)  # also where the environment is not activated
+    command = shutil.which("bids-validator-deno", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
     assert command is not None, "bids-validator-deno is among the development dependencies"
     done = subprocess.run(
         [command, str(root), "--format", "json"], capture_output=True, text=True, timeout=300, check=False

@@ -131,7 +131,6 @@ def _remove_empty_folders(cases: BidsCases) -> None:
     for case in cases:
         if not isinstance(case, BidsCase) or case.problem is None:
             continue
-        folder = case.out.parent
-        while folder != cases.out and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-            folder = folder.parent
+        for folder in (folder for folder in case.out.parents if cases.out in folder.parents):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
