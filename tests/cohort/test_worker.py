@@ -122,7 +122,7 @@ def test_other_settings_are_done_again(case: Case, changes: dict[str, Any], reas
 def test_a_case_that_fails_names_its_code_and_leaves_nothing(case: Case) -> None:
     case.mask.unlink()
     told = outcome(case)
-    assert (told.status, told.code, told.exit_status) == ("failed", "IN-35", 66)
+    assert (told.status, told.code, told.exit_status) == ("failed", "IN-38", 66)
     assert case.mask.name in told.message
     assert told.fix
     assert told.record is None

@@ -138,7 +138,7 @@ def open_workforce(options: EngineOptions, settings: Settings) -> Iterator[Workf
         if options.scheduler is not None:
             with _connect(options.scheduler) as client:
                 _require_neuromend(client)
-                yield Workforce(client, settings, client.dashboard_link, f"cluster at {options.scheduler}")
+                yield Workforce(client, settings, _dashboard_of(client), f"cluster at {options.scheduler}")
         elif options.cluster is not None and options.cluster_file is not None:
             jobs, keywords = read_cluster_file(options.cluster_file, options.cluster)
             with batch_cluster(options.cluster, keywords, options) as cluster, Client(cluster) as client:
@@ -274,6 +274,14 @@ def _connect(address: str) -> Client:
             why="the work cannot be handed out",
             fix="check the address that `dask scheduler` printed, such as tcp://node01:8786",
         ) from error
+
+
+def _dashboard_of(client: Client) -> str:
+    """Its address; empty where the scheduler has none."""
+    try:
+        return client.dashboard_link or ""
+    except KeyError:
+        return ""
 
 
 def _require_neuromend(client: Client) -> None:
