@@ -176,15 +176,8 @@ def batch(
         if slurm is not None and (cluster is not None or cluster_file is not None):
             what, fix = "--slurm is given together with --cluster or --cluster-file", "leave one of them out"
             raise UsageError("CO-03", what, why="--slurm FILE stands for both of them", fix=fix)
-        system = BatchSystem.slurm if slurm is not None else cluster
-        engine = EngineOptions(
-            workers,
-            scheduler,
-            None if system is None else system.value,
-            slurm or cluster_file,
-            attempts,
-            dashboard,
-        )
+        system: Any = "slurm" if slurm is not None else None if cluster is None else cluster.value
+        engine = EngineOptions(workers, scheduler, system, slurm or cluster_file, attempts, dashboard)
         listed: Any = read_list(cases, out) if not cases.is_dir() else find_cases(cases, out)
         if cases.is_dir():
             talk.show_findings(listed.findings)

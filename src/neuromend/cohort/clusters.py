@@ -279,9 +279,10 @@ def _connect(address: str) -> Client:
 def _dashboard_of(client: Client) -> str:
     """Its address; empty where the scheduler has none."""
     try:
-        return client.dashboard_link or ""
+        link: str | None = client.dashboard_link
     except KeyError:
         return ""
+    return link or ""
 
 
 def _require_neuromend(client: Client) -> None:
