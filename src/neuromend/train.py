@@ -61,6 +61,7 @@ class Run:
     model: _FabricModule
     checkpoints: Checkpoints
     journal: Journal
+    watchdog: Watchdog
     dev: Sequence[dict[str, Tensor]]
     say: Say
     identity: dict[str, Any]
@@ -143,26 +144,22 @@ def train(
         workers=config.running.workers,
     )
     dev = dev_cases(config, cache, state.task)
+    watchdog = Watchdog(config.running.watchdog_minutes, out / "stacks.txt")
     run = Run(
-        config, out, fabric, state, model, checkpoints, journal, dev, say, identity,
-        resumed_seconds=progress.seconds, started=time.monotonic(),
+        config, out, fabric, state, model, checkpoints, journal, watchdog, dev, say, identity,
+        progress.seconds, time.monotonic(),
     )  # fmt: skip
     deadline = math.inf if max_minutes is None else progress.seconds + 60 * max_minutes
-    with (
-        StopRequests() as requests,
-        Watchdog(config.running.watchdog_minutes, out / "stacks.txt") as watchdog,
-    ):
+    with journal, feed, watchdog, StopRequests() as requests:
         while progress.share(training) < 1:
             stop = training_step(run, feed, requests)
             watchdog.beat()
             keep_records(run)
-            watchdog.beat()
             if stop or progress.seconds >= deadline:
                 save(run)
                 break
         else:
             finish(run)
-    run.journal.close()
     if requests.asked:
         raise Stopped(requests.asked)
     finished = progress.share(training) >= 1
@@ -191,20 +188,20 @@ def training_step(run: Run, feed: Feed, requests: StopRequests) -> bool:
     rate = learning_rate(training, progress.step, progress.share(training))
     taken = state.step(rate, training, loss=loss, norm=norm)
     if taken:
-        progress.loss = (
-            loss if math.isnan(progress.loss) else progress.loss + LOSS_MEMORY * (loss - progress.loss)
-        )
+        before = loss if progress.loss is None else progress.loss
+        progress.loss = before + LOSS_MEMORY * (loss - before)
     else:
         run.sound_since_save = False
         note_skipped(run, loss, norm)
     progress.step += 1
     progress.seconds = seconds
     if progress.step % run.config.running.log_every == 0:
-        row = {"loss": loss, "mean_loss": progress.loss, "gradient": norm, "learning_rate": rate}
+        mean = math.nan if progress.loss is None else progress.loss
+        row = {"loss": loss, "mean_loss": mean, "gradient": norm, "learning_rate": rate}
         row |= {"minutes": seconds / 60, "skipped": progress.skipped, "left_out": progress.left_out}
         run.journal.write({"step": progress.step, **row})
         run.say(
-            f"step {progress.step}, {seconds / 60:.1f} min, loss {progress.loss:.4f}, gradient {norm:.3g}"
+            f"step {progress.step}, {seconds / 60:.1f} min, loss {mean:.4f}, gradient {norm:.3g}"
             + (f", {progress.skipped} skipped" if progress.skipped else "")
         )
     return asked > 0
@@ -307,6 +304,7 @@ def fill_dev(run: Run) -> list[DevFill]:
             with fabric.autocast():
                 fill = fill_dev_case(run.state.ema, case, number, run.config.running.dev_steps, stride)
             mine.append((number, fill))
+            run.watchdog.beat()
     if fabric.world_size > 1 and not together:
         gathered: list[Any] = [None] * fabric.world_size
         torch.distributed.all_gather_object(gathered, mine)

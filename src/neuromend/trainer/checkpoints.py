@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 problem = "its SHA-256 is not the one it ends with"
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}"
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        problem = f"PyTorch cannot read it: {str(error).splitlines()[0]}"
     raise CheckpointError(
         "TR-03",
         problem,

@@ -26,7 +26,7 @@ def identity(config: RunConfig, data_digest: str, world: int) -> dict[str, Any]:
         "data": data_digest,
         "code": code_digest(),
         "neuromend": version("neuromend"),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "processes": world,
     }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from neuromend.data.atomic import storage_error
@@ -86,8 +88,17 @@ class Journal:
         self.log_bytes = self._file.tell()
         self._trackers: list[Tracker] = [TRACKERS[name](run, step) for name in trackers]
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; it has a ``step``."""
+        """Append a row; it has a ``step``. Numbers that are not finite, which JSON does not know, become null."""
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         try:
             self._file.write(json.dumps(row).encode() + b"\n")
             self._file.flush()

@@ -39,7 +39,7 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0
-    loss: float = math.nan
+    loss: float | None = None
     best: float = -math.inf
     skipped: int = 0
     in_a_row: int = 0
