@@ -82,12 +82,18 @@ def test_labels_of_the_user_go_before_the_table(tmp_path: Path) -> None:
     assert (chosen(match), match.labels) == ("sub-01_dseg.nii.gz", None)
 
 
-def test_a_bad_table_is_refused_naming_the_field(tmp_path: Path) -> None:
-    files = {T1W: "", "sub-01/anat/sub-01_dseg.nii.gz": "", "dseg.tsv": "index\tname\nseven\tlesion\n"}
-    with pytest.raises(InputError) as caught:
-        matches(tmp_path, files)
-    assert (caught.value.code, caught.value.exit_status) == ("BD-05", 65)
-    assert "'seven'" in str(caught.value)
+def test_a_bad_table_is_the_fault_of_its_scan_alone(tmp_path: Path) -> None:
+    files = {
+        T1W: "",
+        "sub-01/anat/sub-01_dseg.nii.gz": "",
+        "sub-01/anat/sub-01_dseg.tsv": "index\tname\nseven\tlesion\n",
+        "sub-02/anat/sub-02_T1w.nii.gz": "",
+        "sub-02/anat/sub-02_label-lesion_mask.nii.gz": "",
+    }
+    found = matches(tmp_path, files)
+    assert (problem(found["sub-01"]).code, problem(found["sub-01"]).exit_status) == ("BD-05", 65)
+    assert "'seven'" in str(found["sub-01"].problem)
+    assert chosen(found["sub-02"]) == "sub-02_label-lesion_mask.nii.gz"
 
 
 def test_the_nearest_sidecar_decides_about_the_type(tmp_path: Path) -> None:

@@ -207,16 +207,14 @@ def _match(scans: Sequence[Found], datasets: Sequence[Path], selection: Selectio
         if is_mask_like(found.name) and "inpainted" not in found.name.entities.get("desc", "")
     ]
     lesions: list[tuple[Found, tuple[int, ...] | None]] = []
+    broken: dict[Path, NeuromendError] = {}
     for mask in masks:
-        labels = lesion_labels(mask.path, mask.name, mask.dataset) if mask.name.suffix == "dseg" else None
-        if mask.name.suffix == "dseg":
-            chosen = labels is not None or selection.any_dseg
-        else:
-            chosen = (
-                bool(selection.mask) or says_lesion(mask.name) or says_lesion_type(mask.path, mask.dataset)
-            )
+        try:
+            chosen, labels = _is_lesion(mask, selection)
+        except InputError as error:  # the fault of this mask's scans, not of the dataset
+            chosen, labels, broken[mask.path] = True, None, error
         if chosen:
-            lesions.append((mask, None if selection.any_dseg else labels))
+            lesions.append((mask, labels))
     for scan in scans:
         own = [
             (mask, labels)
@@ -224,10 +222,27 @@ def _match(scans: Sequence[Found], datasets: Sequence[Path], selection: Selectio
             if fits(scan.name, mask.name) and same_space(scan.name, mask.name)
         ]
         problem = _problem(scan, [mask for mask, _ in own], masks, scans)
+        if problem is None:
+            problem = broken.get(own[0][0].path)
         if problem is not None:
             yield Match(scan, None, problem=problem)
         else:
             yield Match(scan, own[0][0], own[0][1])
+
+
+def _is_lesion(mask: Found, selection: Selection) -> tuple[bool, tuple[int, ...] | None]:
+    """Whether a mask shows a lesion, and the labels that do, if its table tells and the user does not.
+
+    Raises:
+        InputError: BD-05, its table of labels is wrong.
+    """
+    if mask.name.suffix != "dseg":
+        known = bool(selection.mask) or says_lesion(mask.name)
+        return known or says_lesion_type(mask.path, mask.dataset), None
+    if selection.any_dseg:
+        return True, None
+    labels = lesion_labels(mask.path, mask.name, mask.dataset)
+    return labels is not None, labels
 
 
 def _problem(
