@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,11 +32,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, tmp_path: Path) -> Iterator[Watched]:
-    """Three fills of a small scan, listed as a cohort."""
-    scan, mask = save_scan(tmp_path), save_mask(tmp_path)
-    for name in CASES:
-        (tmp_path / "cohort" / name).mkdir(parents=True)
-        fill(scan, mask, tmp_path / "cohort" / name / f"{name}_inpainted.nii.gz", model="harmonic")
+    """A fill of a small scan and two copies of it, each beside its scan, as a cohort."""
+    first = tmp_path / "cohort" / CASES[0]
+    first.mkdir(parents=True)
+    fill(save_scan(first), save_mask(tmp_path), first / f"{CASES[0]}_inpainted.nii.gz", model="harmonic")
+    for name in CASES[1:]:
+        copy = tmp_path / "cohort" / name
+        shutil.copytree(first, copy)
+        (copy / f"{CASES[0]}_inpainted.json").rename(copy / f"{name}_inpainted.json")
     desk = make_desk(tmp_path, model="harmonic")
     desk.cohort = Cohort(tmp_path / "cohort", desk.session)
     served = Served(desk)

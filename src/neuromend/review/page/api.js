@@ -37,6 +37,9 @@ function takeToken() {
 
 const token = takeToken();
 
+// A new address pasted into the same tab changes only what stands behind the #: begin again with that.
+window.addEventListener("hashchange", () => location.reload());
+
 async function ask(method, path, body, type) {
   const headers = { "X-Neuromend-Token": token };
   if (body !== undefined) headers["Content-Type"] = type;
