@@ -124,7 +124,7 @@ class TestHelp:
         theirs = inspect.signature(neuromend.fill).parameters
         for name in set(ours) & set(theirs) - {"image", "mask", "out"}:
             assert ours[name].default == theirs[name].default, name
-        assert not (set(theirs) - set(ours) - {"on_step", "command", "fallback"})
+        assert not (set(theirs) - set(ours) - {"on_step", "command", "fallback", "painter_for"})
         assert cli_options.DEFAULT_MODEL == DEFAULT_MODEL
 
 

@@ -276,6 +276,7 @@ def paint(
     frame.continue_holes(voided, model_hole)
     seed = painter.seed_for(seed, sampling=samples > 0)
     total = max(1, samples)
+    on_step("filling", 0, total)
     painted: list[NDArray[np.float64]] = []
     for number in range(total):
 

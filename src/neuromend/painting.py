@@ -191,3 +191,20 @@ class Painter:
                 filled = fill_in_windows(paint, image, hole, window, on_step)
         result: Array = filled[0, 0].float().cpu().numpy()
         return result
+
+
+class LoadedModel:
+    """Keeps the painter of the last model, so that a process that fills many scans loads it once."""
+
+    def __init__(self) -> None:
+        self._painter: Painter | None = None
+        self._key: tuple[ModelEntry, torch.device, bool] | None = None
+
+    def __call__(self, entry: ModelEntry, device: torch.device, *, fallback: bool) -> Painter:
+        """The painter, with no findings; loaded anew for another model or device, and after a fallback."""
+        key = (entry, device, fallback)
+        if self._painter is None or self._key != key or self._painter.device != device:
+            self._painter = None  # two models at once might not fit
+            self._painter, self._key = Painter(entry, device, fallback=fallback), key
+        self._painter.findings = []
+        return self._painter

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import neuromend
+from neuromend import painting
 from neuromend.cohort import worker
 from neuromend.cohort.cases import Case, Outcome, Settings
 from neuromend.cohort.listing import read_list
 from neuromend.cohort.state import case_lock
-from neuromend.cohort.worker import Busy, LoadedModel, failed, fill_case, stop_run
+from neuromend.cohort.worker import Busy, failed, fill_case, stop_run
 from neuromend.errors import UsageError
-from neuromend.painting import Painter
+from neuromend.painting import LoadedModel, Painter
 from neuromend.provenance import read_sidecar
 
 from ..filling_cases import contents, save_network
@@ -201,7 +202,7 @@ def test_a_worker_loads_its_model_once_and_fills_as_fill_does(
             made.append(entry.name)
             super().__init__(entry, *more, **named)
 
-    monkeypatch.setattr(worker, "Painter", Counted)
+    monkeypatch.setattr(painting, "Painter", Counted)
     monkeypatch.setattr(worker, "_model", LoadedModel())
     settings = Settings(
         model=str(save_network(tmp_path / "tiny")), samples=1, steps=1, threads=1, device="cpu"

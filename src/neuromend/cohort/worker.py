@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from distributed import get_worker
 
 from neuromend.cohort.cases import Case, Outcome, Settings
@@ -22,8 +21,7 @@ from neuromend.errors import EXIT_BUG, NeuromendError, TemporaryError
 from neuromend.filling import FillResult, fill
 from neuromend.findings import Finding
 from neuromend.interrupts import Stopped
-from neuromend.models import ModelEntry
-from neuromend.painting import Painter
+from neuromend.painting import LoadedModel
 
 Finish = Callable[[Case, FillResult], None]
 
@@ -33,23 +31,6 @@ class Busy:
     """Another run is filling the case."""
 
     holder: str
-
-
-class LoadedModel:
-    """Keeps the painter of the last model, so that a worker loads it once."""
-
-    def __init__(self) -> None:
-        self._painter: Painter | None = None
-        self._key: tuple[ModelEntry, torch.device, bool] | None = None
-
-    def __call__(self, entry: ModelEntry, device: torch.device, *, fallback: bool) -> Painter:
-        """The painter, with no findings; loaded anew for another model or device, and after a fallback."""
-        key = (entry, device, fallback)
-        if self._painter is None or self._key != key or self._painter.device != device:
-            self._painter = None  # two models at once might not fit
-            self._painter, self._key = Painter(entry, device, fallback=fallback), key
-        self._painter.findings = []
-        return self._painter
 
 
 _model = LoadedModel()

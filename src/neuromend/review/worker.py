@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,14 @@ def serve(pipe: Connection) -> None:
     """The process: import what a fill needs, then fill whatever is ordered until the server goes away."""
     # Ctrl-C reaches every process of a terminal; the server decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import neuromend.filling
+    from neuromend.filling import fill
+    from neuromend.painting import LoadedModel
 
+    # The weights stay loaded from fill to fill.
+    warm = partial(fill, painter_for=LoadedModel())
     try:
         while True:
-            pipe.send(_done(neuromend.filling.fill, pipe.recv(), pipe))
+            pipe.send(_done(warm, pipe.recv(), pipe))
     except (EOFError, OSError):
         return  # the server is gone
 
