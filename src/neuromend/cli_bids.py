@@ -283,8 +283,14 @@ def _engine(
         what, fix = "--slurm is given together with --cluster or --cluster-file", "leave one of them out"
         raise UsageError("CO-03", what, why="--slurm FILE stands for both of them", fix=fix)
     system = cohort.BatchSystem.slurm if slurm is not None else cluster
-    name = None if system is None else system.value
-    return EngineOptions(workers, scheduler, name, slurm or cluster_file, attempts, dashboard)
+    return EngineOptions(
+        workers,
+        scheduler,
+        None if system is None else system.value,
+        slurm or cluster_file,
+        attempts,
+        dashboard,
+    )
 
 
 def _group(
