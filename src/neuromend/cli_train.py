@@ -174,7 +174,7 @@ def export(
     out: ModelOut,
     name: Name = None,
     checkpoint: Which = "best",
-    licence: Licence = "CC-BY-NC-SA-4.0",
+    licence: Licence = "LicenseRef-unspecified",
     licence_file: LicenceFile = None,
     modality: Modalities = None,
     whole_head: WholeHead = False,

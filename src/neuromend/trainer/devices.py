@@ -86,6 +86,8 @@ def _shard(network: nn.Module, mesh: Any) -> nn.Module:
     """Spread the weights of every large part over the processes (FSDP2)."""
     from torch.distributed.fsdp import fully_shard
 
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()  # FSDP takes no channels-last weights
     for part in network.modules():
         if isinstance(part, nn.ModuleList):
             for block in part:

@@ -61,7 +61,7 @@ class ExportOptions:
     """
 
     name: str | None = None
-    licence: str = "CC-BY-NC-SA-4.0"
+    licence: str = "LicenseRef-unspecified"
     licence_text: str | None = None
     modalities: tuple[str, ...] = ("T1w",)
     coverage: tuple[Coverage, ...] = ("skull-stripped",)

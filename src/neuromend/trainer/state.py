@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from neuromend.errors import CheckpointError, ModelFaultError
 from neuromend.trainer.config import Training
@@ -80,9 +81,9 @@ class RunState:
     def content(self) -> dict[str, Any]:
         """Everything, for a checkpoint. Raises ModelFaultError (TR-01) if a weight is not finite."""
         content = {
-            "task": self.task.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "task": whole(self.task.state_dict()),
+            "ema": whole(self.ema.state_dict()),
+            "optimisers": [whole(optimiser.state_dict()) for optimiser in self.optimisers],
             "scaler": {} if self.scaler is None else self.scaler.state_dict(),
             "progress": asdict(self.progress),
         }
@@ -103,10 +104,12 @@ class RunState:
             CheckpointError: TR-05, it belongs to another network.
         """
         try:
-            self.task.load_state_dict(content["task"])
-            self.ema.load_state_dict(content["ema"])
+            self.task.load_state_dict(alike(content["task"], self.task.state_dict()))
+            self.ema.load_state_dict(alike(content["ema"], self.ema.state_dict()))
             for optimiser, state in zip(self.optimisers, content["optimisers"], strict=True):
-                optimiser.load_state_dict(state)
+                weights = [p for group in optimiser.param_groups for p in group["params"]]
+                parts = {i: alike(values, weights[i]) for i, values in state["state"].items()}
+                optimiser.load_state_dict({**state, "state": parts})
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 "TR-05",
@@ -125,7 +128,8 @@ class RunState:
             if self.scaler is not None:
                 self.scaler.unscale_(optimiser)
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
-            norms.append(float(nn.utils.clip_grad_norm_(parameters, training.clip or math.inf)))
+            norm = nn.utils.clip_grad_norm_(parameters, training.clip or math.inf)
+            norms.append(float(whole(norm)))
         return norms or [0.0]
 
     def step(self, rate: float, training: Training, *, loss: float, norm: float) -> bool:
@@ -173,6 +177,27 @@ class RunState:
                 mean.lerp_(value, 1 - decay)
             else:
                 mean.copy_(value)
+
+
+def whole(content: Any) -> Any:
+    """The content with every tensor that is spread over processes (FSDP) gathered; a part that all must take."""
+    if isinstance(content, DTensor):
+        return content.full_tensor()
+    if isinstance(content, Mapping):
+        return {key: whole(value) for key, value in content.items()}
+    return [whole(value) for value in content] if isinstance(content, list) else content
+
+
+def alike(content: Mapping[str, Any], like: Mapping[str, Any] | Tensor) -> dict[str, Any]:
+    """Tensors spread over the processes as those of the same name, or as one tensor, are; the inverse of ``whole``."""
+
+    def spread(name: str, value: Any) -> Any:
+        model = like.get(name) if isinstance(like, Mapping) else like
+        if not (isinstance(model, DTensor) and isinstance(value, Tensor) and value.shape == model.shape):
+            return value
+        return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)
+
+    return {name: spread(name, value) for name, value in content.items()}
 
 
 def average_of(network: nn.Module) -> nn.Module:
