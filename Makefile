@@ -10,7 +10,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 MPLBACKEND=Agg
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-fill score-dev leaderboard ms-experiment train wheel clean
+.PHONY: help demo test check bench-fill score-dev leaderboard ms-experiment train train-smoke wheel clean
 
 help:
 	@echo "make demo        fill a real scan with a simulated lesion; prints where the results are"
@@ -21,6 +21,7 @@ help:
 	@echo "make leaderboard all methods on the dev persons, as docs/results.md and a page; goes on where it stopped"
 	@echo "make ms-experiment  does filling repair a tissue segmentation? docs/ms.md; goes on where it stopped"
 	@echo "make train       train the default model"
+	@echo "make train-smoke every method for a few steps on made-up data; the loss must fall"
 	@echo "make wheel       build dist/*.whl"
 	@echo "make clean       remove .venv and everything built"
 
@@ -68,6 +69,9 @@ ms-experiment: $(VENV)/.dev
 
 train: $(VENV)/.dev
 	$(RUN) training/train_default.py --data ../shared/data --out runs/default --export runs/default/model $(ARGS)
+
+train-smoke: $(VENV)/.dev
+	$(RUN) benchmarks/train_smoke.py $(ARGS)
 
 wheel: $(VENV)/.dev
 	rm -rf build dist
