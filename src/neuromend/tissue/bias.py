@@ -51,7 +51,7 @@ def correct_bias(values: NDArray[np.floating], brain: NDArray[np.bool_]) -> NDAr
     basis = np.stack([powers[0][:, i] * powers[1][:, j] * powers[2][:, k] for i, j, k in terms], axis=1)
     polynomial = np.zeros((ORDER + 1,) * 3)
     polynomial[tuple(terms.T)] = _fit(sample, basis)
-    field = np.polynomial.polynomial.polygrid3d(*axes, polynomial)[brain]
+    field = np.polynomial.polynomial.polygrid3d(axes[0], axes[1], axes[2], polynomial)[brain]
     corrected = np.zeros(values.shape, np.float32)
     corrected[brain] = inside / np.exp(field - field.mean())
     return corrected

@@ -25,11 +25,13 @@ def brain_of(scan: Volume, brain_mask: Path | None) -> NDArray[np.bool_]:
         UsageError: TI-03, a whole head without a mask.
         InputError, GeometryError: the mask is none, or lies on another grid (MA-04 to MA-12).
     """
-    finite = np.isfinite(scan.values)
+    finite: NDArray[np.bool_] = np.isfinite(scan.values)
     if brain_mask is not None:
-        return read_mask(brain_mask, scan) & finite
+        masked: NDArray[np.bool_] = read_mask(brain_mask, scan) & finite
+        return masked
     if looks_skull_stripped(scan):
-        return (scan.values != 0) & finite
+        shown: NDArray[np.bool_] = (scan.values != 0) & finite
+        return shown
     raise UsageError(
         "TI-03",
         f"{scan.path.name if scan.path else 'the scan'} shows a whole head, and there is no --brain-mask",

@@ -48,7 +48,8 @@ def segment_with_fast(
     with tempfile.TemporaryDirectory(prefix="neuromend-") as name:
         folder = Path(name)
         stripped = np.where(brain, values, 0).astype(np.float32)
-        nib.save(nib.Nifti1Image(stripped, affine), folder / "brain.nii.gz")
+        image = nib.Nifti1Image(stripped, affine)  # type: ignore[no-untyped-call]
+        nib.save(image, folder / "brain.nii.gz")
         command = [program, "-t", "1", "-n", "3", "-o", str(folder / "out"), str(folder / "brain.nii.gz")]
         done = subprocess.run(
             command, cwd=folder, env={**os.environ, "FSLOUTPUTTYPE": "NIFTI_GZ"}, capture_output=True, text=True,
