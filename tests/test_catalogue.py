@@ -34,6 +34,8 @@ _READ = "test_reading.py::"
 _ENDS = "test_loose_ends.py::"
 _PREPARE = "test_prepare.py::"
 _REFUSED = _BAD + "test_bad_files_are_refused"
+_TRAIN = "trainer/test_train.py::"
+_PROCESSES = "trainer/test_processes.py::"
 _COHORT = "cohort/test_engine.py::"
 _GUARD = "review/test_guard.py::"
 _PAGE_API = "review/test_api.py::"
@@ -373,7 +375,28 @@ ROWS: dict[str, list[str] | str] = {
         _ENDS + "test_the_record_tells_device_threads_and_versions",
         _ENDS + "test_another_number_of_threads_changes_less_than_a_thousandth_of_the_range",
     ],
+    "TR-01": [
+        _TRAIN + "test_a_step_that_is_not_finite_changes_nothing_and_is_counted",
+        _TRAIN + "test_many_such_steps_in_a_row_end_the_run_and_leave_the_good_checkpoint",
+        _TRAIN + "test_weights_that_are_not_finite_are_never_saved",
+    ],
+    "TR-02": ["trainer/test_tasks.py::test_a_scale_of_fp16_losses_below_one_ends_the_run"],
+    "TR-03": [
+        _TRAIN + "test_a_damaged_checkpoint_is_passed_over_and_named",
+        _TRAIN + "test_a_run_without_a_sound_checkpoint_is_not_begun_again",
+        _TRAIN + "test_a_kill_between_the_two_renames_of_a_save_loses_two_steps_and_no_bit",
+    ],
+    "TR-04": [
+        _TRAIN + "test_a_run_that_crashed_and_went_on_is_bit_equal",
+        _TRAIN + "test_a_run_that_is_killed_again_and_again_is_bit_equal",
+    ],
+    "TR-05": [
+        _TRAIN + "test_another_config_is_refused_with_every_difference",
+        _TRAIN + "test_other_data_and_code_are_refused_and_an_allowed_change_is_recorded",
+    ],
     "TR-06": [
+        _TRAIN + "test_an_unreadable_case_is_replaced_and_logged",
+        _TRAIN + "test_many_unreadable_cases_end_the_run",
         _PREPARE + "test_bad_files_are_quarantined_and_the_rest_goes_on",
         _PREPARE + "test_too_many_bad_cases_stop_the_preparation",
         _PREPARE + "test_a_fault_that_nobody_foresaw_is_quarantined_too",
@@ -395,6 +418,12 @@ ROWS: dict[str, list[str] | str] = {
         "corpus/test_splitting.py::test_a_person_in_two_splits_is_refused",
     ],
     "TR-11": [_PREPARE + "test_a_mask_of_healthy_tissue_on_the_lesion_is_refused"],
+    "TR-14": [_TRAIN + "test_a_signal_finishes_the_step_and_saves"],
+    "TR-15": [_PROCESSES + "test_a_run_that_stands_still_ends_with_75_and_leaves_the_stacks"],
+    "TR-16": [
+        _TRAIN + "test_workers_see_what_one_process_sees",
+        _PROCESSES + "test_devices_together_see_the_cases_that_one_sees_by_accumulating",
+    ],
     "WE-01": [
         _PAGE_SERVER + "test_one_line_is_printed_and_a_signal_leaves_nothing_behind",
         _PAGE_SERVER + "test_another_address_is_warned_of_and_still_needs_the_token",

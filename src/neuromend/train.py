@@ -253,7 +253,7 @@ def keep_records(run: Run) -> None:
     step, running = run.state.progress.step, run.config.running
     if step % running.score_every == 0:
         score(run)
-    elif step % running.save_every == 0:
+    elif step % running.save_every == 0 or (running.keep_every and step % running.keep_every == 0):
         save(run)
     if running.keep_every and step % running.keep_every == 0 and run.fabric.is_global_zero:
         run.checkpoints.keep(f"step-{step:08d}.pt")
