@@ -10,6 +10,7 @@ const WORDS = { accept: "accepted", reject: "rejected", "needs-edit": "needs edi
 const NOTE_MS = 800;
 const pictures = new Map();
 let noteTimer = null;
+let heading = null; // the scan of the case that is being opened
 
 const cases = () => state.session?.cohort?.cases ?? [];
 const current = () => cases().find(({ scan }) => scan === state.scan?.id) ?? null;
@@ -29,14 +30,21 @@ function visible() {
 export function step(by) {
   const list = visible();
   if (list.length === 0) return;
-  const at = list.indexOf(current());
+  // Who presses twice goes two cases further, although the first of them is still being opened.
+  const from = heading ?? state.scan?.id;
+  const at = list.findIndex(({ scan }) => scan === from);
   const next = at < 0 ? (by > 0 ? 0 : list.length - 1) : (at + by + list.length) % list.length;
   attempt(() => go(list[next]));
 }
 
-async function go(one) {
-  await flushNote();
-  await openScan(one.scan);
+async function go({ scan }) {
+  heading = scan;
+  try {
+    await flushNote();
+    if (heading === scan) await openScan(scan);
+  } finally {
+    if (heading === scan) heading = null;
+  }
 }
 
 /** Give (or, given twice, take back) a verdict on the case on screen. */
