@@ -64,7 +64,7 @@ def tiny_config(name: str) -> RunConfig:
         preset="tiny",
         stage="autoencoder" if name == "autoencoder" else "method",
         overrides=[
-            f"steps={STEPS.get(name, 25)}", "dev_cases=0", "workers=0", "trackers=[]", "crop=[16, 16, 16]",
+            f"steps={STEPS.get(name, 25)}", "dev_cases=0", "workers=0", "trackers=[]", "cases.crop=[16, 16, 16]",
             "volume_ml=[0.3, 2.0]", "save_every=1000", "score_every=1000", "adversaries_from_step=1000",
         ],
     )  # fmt: skip

@@ -292,20 +292,18 @@ def score(run: Run) -> None:
         write_card(run.folder, content)
 
 
-@torch.inference_mode()
 def fill_dev(run: Run) -> list[DevFill]:
     """The dev cases, filled by all processes together and handed to every one, in order."""
-    fabric, task = run.fabric, run.state.task
-    together = run.config.running.strategy == "fsdp"  # pieces of one network can only work at the same time
-    stride = getattr(task, "stride", 1)
+    fabric, stride = run.fabric, getattr(run.state.task, "stride", 1)
+    network = run.state.whole_average(fabric.device) if run.dev else run.state.ema
     mine: list[tuple[int, DevFill]] = []
     for number, case in enumerate(run.dev):
-        if together or number % fabric.world_size == fabric.global_rank:
-            with fabric.autocast():
-                fill = fill_dev_case(run.state.ema, case, number, run.config.running.dev_steps, stride)
+        if number % fabric.world_size == fabric.global_rank:
+            with fabric.autocast(), torch.inference_mode():
+                fill = fill_dev_case(network, case, number, run.config.running.dev_steps, stride)
             mine.append((number, fill))
             run.watchdog.beat()
-    if fabric.world_size > 1 and not together:
+    if fabric.world_size > 1:
         gathered: list[Any] = [None] * fabric.world_size
         torch.distributed.all_gather_object(gathered, mine)
         mine = [pair for part in gathered for pair in part]

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: two that share a batch, one that stands still, exit statuses."""
+"""Runs in processes of their own: two that share a batch, one that stands still (TR-15), exit statuses."""
 
 from __future__ import annotations
 

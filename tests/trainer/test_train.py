@@ -1,4 +1,4 @@
-"""Whole runs on tiny data: exact resume, refusals, what a run leaves, steps that are not finite."""
+"""Whole runs on tiny data: exact resume (TR-04), stops in time (TR-14), refusals (TR-05), what a run leaves, TR-01."""
 
 from __future__ import annotations
 
@@ -160,6 +160,7 @@ def test_a_kill_between_the_two_renames_of_a_save_loses_two_steps_and_no_bit(
 
 
 def test_workers_see_what_one_process_sees(straight: Path, data: Path, tmp_path: Path) -> None:
+    """TR-16: the order of the data is a function of the seed alone."""
     quiet_run(data, tmp_path, "workers=2")
     assert_equal_runs(straight, tmp_path)
 

@@ -113,9 +113,6 @@ def _refused(what: str, fix: str) -> UsageError:
 
 
 def share_average(average: nn.Module, fabric: Fabric) -> nn.Module:
-    """Spread an average over the processes as the weights are; ``sample`` gathers what it needs."""
-    from torch.distributed.fsdp import register_fsdp_forward_method
-
+    """Spread an average over the processes as the weights are."""
     fabric.setup_module(average)
-    register_fsdp_forward_method(average, "sample")
     return average

@@ -97,6 +97,16 @@ class RunState:
                 )
         return content
 
+    def whole_average(self, device: torch.device) -> nn.Module:
+        """The average as one network; where it is spread over processes, a copy that all must make together."""
+        if not any(isinstance(parameter, DTensor) for parameter in self.ema.parameters()):
+            return self.ema
+        kind: Any = type(self.task.averaged)
+        original = next(base for base in kind.__mro__ if not base.__name__.startswith("FSDP"))
+        network: nn.Module = original(self.task.averaged.config).to(device).requires_grad_(False).eval()
+        network.load_state_dict(whole(self.ema.state_dict()))
+        return network
+
     def restore(self, content: Mapping[str, Any]) -> None:
         """Go on from what :meth:`content` returned.
 
