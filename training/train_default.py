@@ -293,6 +293,13 @@ def export(args: argparse.Namespace) -> None:
         "hardware": gpu or f"{os.cpu_count()} CPU cores ({platform.machine()}), bf16, no GPU",
         "dev_psnr_db": best["scores"],
     }
+    began = "with random weights"
+    if args.init_from:
+        first = load_manifest(args.init_from)
+        training["began_with"] = {"weights_sha256": first.weights_sha256, **first.training}
+        began = "with weights of the same kind, after {steps} steps in {minutes} minutes (seed {seed})".format(
+            **first.training
+        )
     here = Path(__file__).parent
     save_model(
         args.export,
@@ -307,7 +314,7 @@ def export(args: argparse.Namespace) -> None:
         licence="CC-BY-NC-SA-4.0",
         licence_text=(here / "LICENSE-WEIGHTS.md").read_text(),
         card=string.Template((here / "MODEL_CARD.md").read_text()).substitute(
-            {**training, "scores": json.dumps(best["scores"])}
+            {**training, "began": began, "scores": json.dumps(best["scores"])}
         ),
         training=training,
         ema=True,
