@@ -27,31 +27,42 @@ SETTINGS = (
 )  # fmt: skip
 
 
+MODULE = [
+    "-m", "neuromend", "train", "--method", "unet3d", "--preset", "tiny", "--quiet",
+    *(word for setting in SETTINGS for word in ("--set", setting)),
+]  # fmt: skip
+
+
+def run_python(*words: str) -> None:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and the run of one process that accumulates two batches."""
+    folder = tmp_path_factory.mktemp("alone")
+    write_tiny_data(folder / "data")
+    run_python(*MODULE, "--data", str(folder / "data"), "--out", str(folder / "run"), "--set", "accumulate=2")
+    return folder
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_reach_the_weights_of_one_with_twice_the_batch(strategy: str, tmp_path: Path) -> None:
-    write_tiny_data(tmp_path / "data")
-    arguments = [
-        "train",
-        "--method",
-        "unet3d",
-        "--preset",
-        "tiny",
-        "--data",
-        str(tmp_path / "data"),
-        "--quiet",
-    ]
-    arguments += [word for setting in SETTINGS for word in ("--set", setting)]
-    module = ["-m", "neuromend", *arguments]
+def test_two_processes_reach_the_weights_of_one_with_twice_the_batch(
+    strategy: str, alone: Path, tmp_path: Path
+) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for name, command in {
-        "one": [sys.executable, *module, "--set", "accumulate=2"],
-        "two": [sys.executable, *launcher, *module, "--set", f"strategy={strategy}"],
-    }.items():
-        done = subprocess.run(
-            [*command, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-    one, two = (read_checkpoint(tmp_path / name / "checkpoints" / "newest.pt") for name in ("one", "two"))
+    run_python(
+        *launcher,
+        *MODULE,
+        "--data",
+        str(alone / "data"),
+        "--out",
+        str(tmp_path),
+        "--set",
+        f"strategy={strategy}",
+    )
+    one, two = (read_checkpoint(run / "checkpoints" / "newest.pt") for run in (alone / "run", tmp_path))
     assert one["identity"]["processes"] == 1
     assert two["identity"]["processes"] == 2
     for part in ("task", "ema"):
