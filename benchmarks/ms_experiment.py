@@ -65,7 +65,8 @@ def main() -> None:
             for row in real(options, done):
                 with rows_file.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-    command = shlex.join(["python", "benchmarks/ms_experiment.py", *sys.argv[1:]])
+    words = [word for word in sys.argv[1:] if word != "--page-only"]
+    command = "make ms-experiment" + (f" ARGS={shlex.quote(shlex.join(words))}" if words else "")
     ms_page.write(read(rows_file), options.page, methods(options), command)
     print(f"written: {options.page}")
 
