@@ -127,7 +127,7 @@ def test_a_drawn_mask_is_filled_and_saved_as_fill_does_it(
     assert job["state"] == "done", job
     result = job["result"]
     assert set(result["files"]) == {"filled", "mask", "uncertainty", "sample-01", "sample-02", "picture"}
-    assert (result["samples"], result["seed"], result["saved"]) == (2, 5, None)
+    assert (result["samples"], result["seed"], result["saved"]) == (2, "5", None)
     assert web.get(f"/api/files/{result['files']['picture']}").headers["content-type"] == "image/png"
     assert web.post("/api/estimate", json=body).json()["basis"].startswith("measured")
 

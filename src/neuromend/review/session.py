@@ -60,8 +60,12 @@ class OpenResult:
     files: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        told = ("id", "scan", "mask", "model", "samples", "steps", "seed", "seconds", "files", "saved")
-        return {name: getattr(self, name) for name in told} | {"findings": findings_json(self.findings)}
+        """What the page is told; the seed as text, because a browser's numbers lose digits above 2**53."""
+        told = ("id", "scan", "mask", "model", "samples", "steps", "seconds", "files", "saved")
+        return {name: getattr(self, name) for name in told} | {
+            "seed": str(self.seed),
+            "findings": findings_json(self.findings),
+        }
 
 
 @dataclass(slots=True)
