@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,37 @@ def test_a_run_that_is_stopped_writes_what_it_knows(tmp_path: Path) -> None:
         stopped_run()
     assert [row["id"] for row in rows(tables.cohort)] == ["F"]
     assert rows(tables.failures) == []
+
+
+def test_rows_of_earlier_runs_about_other_cases_are_kept(tmp_path: Path) -> None:
+    with Tables(tmp_path) as first:
+        for number, name in enumerate("ABC"):
+            first.add(number, case(tmp_path, name), Outcome(name, "failed", code="IN-01", message="bad"))
+    with Tables(tmp_path) as second:
+        second.add(0, case(tmp_path, "B"), Outcome("B", "done"))
+        second.add(1, case(tmp_path, "D"), Outcome("D", "failed", code="IN-02"))
+    assert [(row["id"], row["status"]) for row in rows(second.cohort)] == [
+        ("B", "done"), ("D", "failed"), ("A", "failed"), ("C", "failed"),
+    ]  # fmt: skip
+    assert [row["id"] for row in rows(second.failures)] == ["D", "A", "C"]
+    assert second.counts == {"done": 1, "failed": 1}, "the summary is of this run"
+    second.cohort.write_text("id\tnote\nX\tof another program\n", encoding="utf-8")
+    with Tables(tmp_path):
+        pass
+    assert rows(second.cohort) == []
+
+
+def test_runs_that_end_together_keep_each_others_rows(tmp_path: Path) -> None:
+    def job(name: str) -> None:
+        with Tables(tmp_path) as tables:
+            tables.add(0, case(tmp_path, name), Outcome(name, "failed", code="IN-01"))
+
+    names = [f"sub-{number:02d}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(job, names))
+    assert sorted(row["id"] for row in rows(tmp_path / "cohort.tsv")) == names
+    assert sorted(row["id"] for row in rows(tmp_path / "failures.tsv")) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort.tsv", "failures.tsv"]
 
 
 def test_a_name_that_is_no_text_keeps_its_bytes(tmp_path: Path) -> None:
