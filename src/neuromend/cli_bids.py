@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from neuromend import cli_cohort as cohort
 from neuromend import cli_options as opt
-from neuromend.errors import EXIT_OK, UsageError
+from neuromend.errors import EXIT_OK
 from neuromend.terminal import Talk
-
-if TYPE_CHECKING:
-    from neuromend.cohort.clusters import EngineOptions
 
 _INPUT = "Input"
 
@@ -226,7 +223,7 @@ def bids(
             return _group(
                 talk, out_dir, [case.id for case in cases], segmentations, region_names, tissues, brain_masks
             )
-        engine = _engine(workers, scheduler, cluster, cluster_file, slurm, attempts, dashboard)
+        engine = cohort.engine_options(workers, scheduler, cluster, cluster_file, slurm, attempts, dashboard)
         settings = BidsSettings(
             model=model, samples=samples, steps=steps, seed=seed, device=device, threads=threads,
             labels=tuple(chosen_labels) if isinstance(chosen_labels, list) else chosen_labels,
@@ -265,32 +262,6 @@ def group(
         talk.step("starting", 0, 1)
         cohort.require_cohort_extra()
         return _group(talk, folder, [], segmentations, region_names, tissues, brain_masks)
-
-
-def _engine(
-    workers: int | None,
-    scheduler: str | None,
-    cluster: cohort.BatchSystem | None,
-    cluster_file: Path | None,
-    slurm: Path | None,
-    attempts: int,
-    dashboard: str,
-) -> EngineOptions:
-    """The options of the engine; ``--slurm FILE`` stands for two of them."""
-    from neuromend.cohort.clusters import EngineOptions
-
-    if slurm is not None and (cluster is not None or cluster_file is not None):
-        what, fix = "--slurm is given together with --cluster or --cluster-file", "leave one of them out"
-        raise UsageError("CO-03", what, why="--slurm FILE stands for both of them", fix=fix)
-    system = cohort.BatchSystem.slurm if slurm is not None else cluster
-    return EngineOptions(
-        workers,
-        scheduler,
-        None if system is None else system.value,
-        slurm or cluster_file,
-        attempts,
-        dashboard,
-    )
 
 
 def _group(

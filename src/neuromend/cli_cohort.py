@@ -14,6 +14,7 @@ from neuromend.findings import Finding
 from neuromend.terminal import Talk
 
 if TYPE_CHECKING:
+    from neuromend.cohort.clusters import EngineOptions
     from neuromend.cohort.engine import Event, Summary
 
 _INPUT, _CLUSTER, _OUTPUT = "Input", "Cluster", "Output"
@@ -169,15 +170,10 @@ def batch(
         talk.step("starting", 0, 1)
         require_cohort_extra()
         from neuromend.cohort.cases import Settings
-        from neuromend.cohort.clusters import EngineOptions
         from neuromend.cohort.engine import run_cases
         from neuromend.cohort.listing import find_cases, read_list
 
-        if slurm is not None and (cluster is not None or cluster_file is not None):
-            what, fix = "--slurm is given together with --cluster or --cluster-file", "leave one of them out"
-            raise UsageError("CO-03", what, why="--slurm FILE stands for both of them", fix=fix)
-        system: Any = "slurm" if slurm is not None else None if cluster is None else cluster.value
-        engine = EngineOptions(workers, scheduler, system, slurm or cluster_file, attempts, dashboard)
+        engine = engine_options(workers, scheduler, cluster, cluster_file, slurm, attempts, dashboard)
         listed: Any = read_list(cases, out) if not cases.is_dir() else find_cases(cases, out)
         if cases.is_dir():
             talk.show_findings(listed.findings)
@@ -198,6 +194,31 @@ def batch(
             listed, settings, engine, out, fail_fast=fail_fast, on_event=lambda event: tell(talk, event)
         )
         return conclude(talk, summary)
+
+
+def engine_options(
+    workers: int | None,
+    scheduler: str | None,
+    cluster: BatchSystem | None,
+    cluster_file: Path | None,
+    slurm: Path | None,
+    attempts: int,
+    dashboard: str,
+) -> EngineOptions:
+    """The options of the engine; ``--slurm FILE`` stands for two of them.
+
+    Raises:
+        UsageError: CO-03, they contradict each other.
+    """
+    from neuromend.cohort.clusters import EngineOptions
+
+    if slurm is not None:
+        if cluster is not None or cluster_file is not None:
+            what, fix = "--slurm is given together with --cluster or --cluster-file", "leave one of them out"
+            raise UsageError("CO-03", what, why="--slurm FILE stands for both of them", fix=fix)
+        cluster, cluster_file = BatchSystem.slurm, slurm
+    system: Any = None if cluster is None else cluster.value
+    return EngineOptions(workers, scheduler, system, cluster_file, attempts, dashboard)
 
 
 def require_cohort_extra() -> None:
