@@ -85,7 +85,9 @@ def test_the_table_of_exit_statuses_is_whole() -> None:
     constants = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     assert listed == constants
     ends = {way for ways in documented().values() for way in ways}
-    assert ends <= {str(value) for value in constants} | set(LEVELS.values()) | {"page"}  # of neuromend review
+    assert ends <= {str(value) for value in constants} | set(LEVELS.values()) | {
+        "page"
+    }  # of neuromend review
 
 
 def test_stops_end_with_the_statuses_of_their_signals() -> None:

@@ -297,8 +297,10 @@ def export(args: argparse.Namespace) -> None:
     if args.init_from:
         first = load_manifest(args.init_from)
         training["began_with"] = {"weights_sha256": first.weights_sha256, **first.training}
-        began = "with weights of the same kind, after {steps} steps in {minutes} minutes (seed {seed})".format(
-            **first.training
+        began = (
+            "with weights of the same kind, after {steps} steps in {minutes} minutes (seed {seed})".format(
+                **first.training
+            )
         )
     here = Path(__file__).parent
     save_model(

@@ -12,7 +12,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -134,7 +134,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                     digest.update(chunk)
                     left -= len(chunk)
                 if digest.digest() == file.read():
-                    return dict(torch.load(_Front(file, size), map_location="cpu", weights_only=True))
+                    return dict(
+                        torch.load(
+                            cast("IO[bytes]", _Front(file, size)), map_location="cpu", weights_only=True
+                        )
+                    )
                 problem = "its SHA-256 is not the one it ends with"
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}"

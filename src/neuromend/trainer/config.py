@@ -114,7 +114,7 @@ class RunConfig(_Section):
     model: dict[str, Any]
     training: Training
     cases: dict[str, Any] = Field(default_factory=dict)
-    running: Running = Running()
+    running: Running = Field(default_factory=lambda: Running.model_validate({}))
 
     def to_toml(self) -> str:
         """The text of ``config.toml``, which ``--config`` reads."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
 
 from neuromend.errors import UsageError
@@ -44,8 +45,8 @@ def make_fabric(config: RunConfig) -> Fabric:
     devices, nodes = _layout(running, accelerator)
     plugin = None
     if training.precision != "fp32":
-        scaler = torch.amp.GradScaler(accelerator) if training.precision == "fp16" else None  # type: ignore[attr-defined]
-        name = "16-mixed" if training.precision == "fp16" else "bf16-mixed"
+        scaler = torch.amp.GradScaler(accelerator) if training.precision == "fp16" else None
+        name: Literal["16-mixed", "bf16-mixed"] = "16-mixed" if training.precision == "fp16" else "bf16-mixed"
         plugin = Autocast(name, accelerator, scaler)
     return Fabric(
         accelerator=accelerator,
@@ -92,7 +93,8 @@ def _shard(network: nn.Module, mesh: Any) -> nn.Module:
         if isinstance(part, nn.ModuleList):
             for block in part:
                 fully_shard(block, mesh=mesh["data_parallel"])
-    return fully_shard(network, mesh=mesh["data_parallel"])
+    whole: nn.Module = fully_shard(network, mesh=mesh["data_parallel"])  # type: ignore[assignment]
+    return whole
 
 
 def _layout(running: Running, accelerator: str) -> tuple[int, int]:

@@ -32,16 +32,16 @@ class TensorBoard:
     def __init__(self, run: Path, step: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._writer = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1 if step else None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """See :class:`Tracker`."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """See :class:`Tracker`."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class Csv:
@@ -86,7 +86,7 @@ class Journal:
         except OSError as error:
             raise storage_error(run / LOG, error) from error
         self.log_bytes = self._file.tell()
-        self._trackers: list[Tracker] = [TRACKERS[name](run, step) for name in trackers]
+        self._trackers: list[Any] = [TRACKERS[name](run, step) for name in trackers]
 
     def __enter__(self) -> Journal:
         return self

@@ -50,4 +50,5 @@ def _row(fill: DevFill) -> NDArray[np.uint8]:
 def _slice(volume: Volume, axis: int, index: int) -> NDArray[np.uint8]:
     """A plane with the front, or the top of the head, above; grey values."""
     plane = np.take(volume, index, axis).T[::-1]
-    return (np.nan_to_num(plane).clip(0, BRIGHTEST) * (255 / BRIGHTEST)).astype(np.uint8)
+    grey: NDArray[np.uint8] = (np.nan_to_num(plane).clip(0, BRIGHTEST) * (255 / BRIGHTEST)).astype(np.uint8)
+    return grey

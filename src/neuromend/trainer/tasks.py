@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, cast, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -62,13 +62,16 @@ class MethodTask(nn.Module):
         self.multiple = int(self.method.multiple)
         self._condition_type = _condition_type(type(self.method))
         self.condition_names = (
-            () if self._condition_type is None else tuple(f.name for f in fields(self._condition_type))
+            ()
+            if self._condition_type is None
+            else tuple(f.name for f in fields(cast(Any, self._condition_type)))
         )
 
     @property
     def averaged(self) -> nn.Module:
         """The method."""
-        return self.method
+        method: nn.Module = self.method
+        return method
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
@@ -97,9 +100,8 @@ class AutoencoderTask(nn.Module):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
-        model = Latent3D.Config(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
-        )
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
+        model = Latent3D.Config(**values)
         self.vqgan = VQGAN(
             model.width,
             model.levels,
