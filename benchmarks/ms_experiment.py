@@ -18,7 +18,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from neuromend.external import EXTERNAL, fill_with
 from neuromend.lesions import Anatomy, load_statistics, paint_lesions, simulate
 from neuromend.lesions.files import three_tissues
 from neuromend.metrics import seam_score
-from neuromend.models import DEFAULT_MODEL
+from neuromend.models import DEFAULT_MODEL, resolve_model
 from neuromend.tissue import segment, volumes_ml
 from neuromend.tissue.compare import RING_MM, compare, regions_of
 
@@ -54,7 +54,7 @@ def main() -> None:
     if not options.page_only:
         part, parts = (int(word) for word in options.shard.split("/"))
         todo = scans(options.shared / "data")[: options.limit][part::parts]
-        done = {(row["case"], row["method"]) for row in read(rows_file)}
+        done = {(row["case"], row["method"]) for row in read(rows_file, methods(options))}
         for scan in todo:
             started = time.perf_counter()
             for row in experiment(scan, options, done):
@@ -67,7 +67,7 @@ def main() -> None:
                     file.write(json.dumps(row) + "\n")
     words = [word for word in sys.argv[1:] if word != "--page-only"]
     command = "make ms-experiment" + (f" ARGS={shlex.quote(shlex.join(words))}" if words else "")
-    ms_page.write(read(rows_file), options.page, methods(options), command)
+    ms_page.write(read(rows_file, methods(options)), options.page, methods(options), command)
     print(f"written: {options.page}")
 
 
@@ -143,6 +143,7 @@ def experiment(
         yield facts | {
             "kind": "simulated",
             "method": name_of(method),
+            "weights": weights_of(method),
             "seconds": round(seconds, 1),
             "against_original": compare(original, labels, one, regions),
             "against_labels": compare(truth, labels * known, one),
@@ -173,7 +174,8 @@ def real(options: argparse.Namespace, done: set[tuple[str, str]]) -> Iterator[Ro
             labels = segment(filled, brain)
             inside = labels[mask & brain]
             yield {
-                "kind": "real", "case": case, "method": name_of(method), "load_ml": float(mask.sum() * one),
+                "kind": "real", "case": case, "method": name_of(method), "weights": weights_of(method),
+                "load_ml": float(mask.sum() * one),
                 "volumes_ml": volumes_ml(labels, image.affine),
                 "white_share_of_lesion": float(np.mean(inside == 3)),
                 "step": border_step(filled, mask, brain),
@@ -215,8 +217,19 @@ def name_of(method: str) -> str:
     return Path(method).name
 
 
-def read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+def read(path: Path, wanted: Sequence[str]) -> list[Row]:
+    """The rows that are there, but for those of models whose weights have changed since."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    now = {name_of(method): weights_of(method) for method in wanted}
+    return [row for row in rows if row.get("weights") == now.get(row["method"])]
+
+
+def weights_of(method: str) -> str | None:
+    """SHA-256 of a model's weights; None for what has none."""
+    if method == "lesioned" or method in EXTERNAL:
+        return None
+    manifest = resolve_model(method).manifest
+    return None if manifest is None else manifest.weights_sha256
 
 
 def _installed(name: str) -> bool:
