@@ -9,6 +9,10 @@ from collections.abc import Callable, Generator
 
 import pytest
 
+# Read when torch is imported: a process that is forked after OpenMP has started its threads hangs in them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 from neuromend.provenance import Sidecar
 
 # A job started in the background (nohup, CI) ignores Ctrl-C and would hand that down to the processes under test.
