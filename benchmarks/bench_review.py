@@ -3,19 +3,24 @@
 `neuromend review` is started on a 1 mm scan (a synthetic head of 197 x 233 x 189 voxels in every format that is
 sent differently, or the scans named) and asked as the page asks: the page itself, the session, the whole scan. The
 table tells seconds from the start of the process to the printed address, from the request to the first byte and to
-the last, once before and once after the server has converted it. Nothing here asserts. On a busy machine the times
-mean little.
+the last, once before and once after the server has converted it. With `--browser` the page is opened in Chromium
+without a graphics card instead (Playwright; every opening in a new browser), and its own marks (`performance.mark`)
+tell when the scan was unpacked, the code there, the viewer ready, the scan read, its planes drawn and its 3-D
+rendering drawn, in seconds from the opening of the address. Nothing here asserts. On a busy machine the times mean little.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +30,41 @@ import numpy as np
 from scipy import ndimage
 
 SHAPE = (197, 233, 189)
+SOFTWARE = (
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--no-sandbox",
+)
+MARKS = ("unpacked", "code", "viewer", "read", "planes", "rendering")
+TIMES = """() => Object.fromEntries([
+  ...performance.getEntriesByType("mark").reverse().map(mark => [mark.name, mark.startTime]),
+  ...performance.getEntriesByType("resource").filter(({name}) => name.includes("/api/files/")).slice(0, 1)
+    .flatMap(file => [["asked", file.requestStart], ["first", file.responseStart], ["all", file.responseEnd]])])"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scans", nargs="*", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--browser", action="store_true", help="open the page in Chromium")
     options = parser.parse_args()
-    print(
-        "| scan | MB sent | address printed (s) | first byte (s) | all (s) | again: all (s) | session (ms) |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    if options.browser:
+        heads, measure = ["server (s)", "sending (s)", *(f"{mark} (s)" for mark in MARKS)], in_browser
+    else:
+        heads = [
+            "MB sent",
+            "address printed (s)",
+            "first byte (s)",
+            "all (s)",
+            "again: all (s)",
+            "session (ms)",
+        ]
+        measure = row
+    print(f"| scan | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
     with tempfile.TemporaryDirectory() as folder:
         for scan in options.scans or synthetic(Path(folder)):
-            print(row(scan, options.repeats), flush=True)
+            print(measure(scan, options.repeats), flush=True)
     print(
         f"\n{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, median of {options.repeats} where repeated"
     )
@@ -57,13 +83,21 @@ def synthetic(folder: Path) -> list[Path]:
     return paths
 
 
-def row(scan: Path, repeats: int) -> str:
-    """Start a server on one scan and ask it for everything that the page needs to show it."""
-    began = time.perf_counter()
+@contextmanager
+def serving(scan: Path) -> Iterator[str]:
+    """The address that `neuromend review` prints."""
     command = [sys.executable, "-m", "neuromend", "review", str(scan), "--no-browser", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        base, token = server.stdout.readline().strip().split("/#token=")
+        yield server.stdout.readline().strip()
+        server.terminate()
+
+
+def row(scan: Path, repeats: int) -> str:
+    """Start a server on one scan and ask it for everything that the page needs to show it."""
+    began = time.perf_counter()
+    with serving(scan) as address:
+        base, token = address.split("/#token=")
         printed = time.perf_counter() - began
         with httpx.Client(base_url=base, headers={"X-Neuromend-Token": token}, timeout=120) as web:
             web.get("/")
@@ -71,11 +105,29 @@ def row(scan: Path, repeats: int) -> str:
             id = web.get("/api/session").json()["scans"][0]["id"]
             first, whole, size = timed(web, f"/api/files/{id}")
             again = [timed(web, f"/api/files/{id}")[1] for _ in range(repeats)]
-        server.terminate()
     return (
         f"| {''.join(scan.suffixes)} | {size / 1e6:.1f} | {printed:.2f} | {first:.3f} | {whole:.3f} "
         f"| {statistics.median(again):.3f} | {1000 * statistics.median(asked):.1f} |"
     )
+
+
+def in_browser(scan: Path, repeats: int) -> str:
+    """Open the page in Chromium again and again; medians of its marks, and of the server's part in them."""
+    from playwright.sync_api import sync_playwright
+
+    found: list[dict[str, float]] = []
+    with serving(scan) as address, sync_playwright() as playwright:
+        for _ in range(repeats):
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*SOFTWARE])
+            page = browser.new_page(viewport={"width": 1280, "height": 720})
+            page.goto(address)
+            while MARKS[-1] not in (times := page.evaluate(TIMES)):
+                page.wait_for_timeout(50)
+            browser.close()
+            served = {"server": times["first"] - times["asked"], "sending": times["all"] - times["first"]}
+            found.append(served | {mark: times[mark] for mark in MARKS})
+    numbers = (statistics.median(one[name] for one in found) / 1000 for name in found[0])
+    return f"| {''.join(scan.suffixes)} | {' | '.join(f'{number:.2f}' for number in numbers)} |"
 
 
 def timed(web: httpx.Client, path: str) -> tuple[float, float, int]:

@@ -58,6 +58,7 @@ def test_looking_at_a_scan(page: Watched) -> None:
     page.page.mouse.click(*page.at(0, 0.25, 0.5))  # the half on which L is written
     page.until(lambda: page.mm()[0] < -10)
     page.press("l")
+    page.until(lambda: page.text(".letter") == "R")  # a click means what is seen
     page.page.mouse.click(*page.at(0, 0.25, 0.5))
     page.until(lambda: page.mm()[0] > 10)
     page.press("l")
@@ -252,6 +253,7 @@ def test_every_shortcut_of_the_help_works(page: Watched) -> None:
     page.press("1", "v", "Shift+N")
     assert page.page.locator("[data-view=all][aria-pressed=true]").count() == 1
     with page.page.expect_file_chooser():
+        page.page.evaluate("0")  # answered when the browser knows that a chooser is waited for
         page.press("o")
 
 
@@ -304,5 +306,5 @@ COUNTING = """import('/page/viewer.js').then(({viewer}) => {
   const {gl} = viewer.before;
   const [make, drop] = [gl.createTexture.bind(gl), gl.deleteTexture.bind(gl)];
   gl.createTexture = () => { window.livingTextures += 1; return make(); };
-  gl.deleteTexture = texture => { window.livingTextures -= texture ? 1 : 0; drop(texture); };
+  gl.deleteTexture = texture => { window.livingTextures -= gl.isTexture(texture) ? 1 : 0; drop(texture); };
 })"""

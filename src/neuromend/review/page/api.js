@@ -86,7 +86,9 @@ export const remove = async (path) => {
 export async function volumeBytes(id) {
   const answer = await ask("GET", `/api/files/${encodeURIComponent(id)}`);
   try {
-    return await new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+    const bytes = await new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+    performance.mark("unpacked");
+    return bytes;
   } catch {
     throw new Refused(200, {
       what: "The volume did not arrive whole.",

@@ -39,7 +39,7 @@ export async function choose(result, file = "filled") {
   const { scan } = state;
   if (!scan) return;
   const mine = ++choosing;
-  const volume = result ? await picture(result, file) : null;
+  const [volume] = result ? await Promise.all([picture(result, file), viewer.prepareAfter()]) : [null];
   if (mine !== choosing || state.scan !== scan) return;
   scan.after = volume;
   scan.file = file;

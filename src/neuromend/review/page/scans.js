@@ -15,8 +15,8 @@ let known = "";
 const infoOf = (id) => state.session?.scans.find((scan) => scan.id === id) ?? null;
 
 /** Ask the server how things stand; what lists something is drawn anew where that has changed. */
-export async function refreshSession() {
-  const told = await get("/api/session");
+export async function refreshSession(asked = get("/api/session")) {
+  const told = await asked;
   const lasting = JSON.stringify({ ...told, job: null, queue: null });
   state.session = told;
   if (lasting !== known) {
@@ -40,8 +40,8 @@ export async function mayLeave() {
   return answer === "discard";
 }
 
-/** Put a scan on screen, with the mask last chosen for it, or its first. */
-export async function openScan(id) {
+/** Put a scan on screen, with the mask last chosen for it, or its first. `arriving`: its bytes, where asked for. */
+export async function openScan(id, arriving = null) {
   if (state.scan?.id === id) return;
   if (!(await mayLeave())) {
     byId("scan").value = state.scan?.id ?? "";
@@ -51,7 +51,7 @@ export async function openScan(id) {
   loading(`Opening ${infoOf(id)?.name ?? "the case"}`);
   try {
     const info = infoOf(id) ?? (await openCase(id));
-    const volume = await fetchVolume(id);
+    const volume = await fetchVolume(id, {}, arriving);
     if (mine !== opening) return;
     close();
     const scan = { id, name: info.name, volume, after: null, overlays: {}, loaded: new Map() };

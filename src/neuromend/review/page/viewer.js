@@ -8,28 +8,16 @@ import { tell } from "./bus.js";
 import { byId } from "./dom.js";
 import { Navigator } from "./navigator.js";
 import { GRID, PLANES, PLANES_ONLY } from "./planes.js";
+import { CROSSHAIR_MM, Picture } from "./picture.js";
 import { Still } from "./still.js";
-import { Niivue, SLICE_TYPE } from "./vendor/niivue/index.js";
+import { SLICE_TYPE } from "./vendor/niivue/index.js";
 
-/** A drawing that takes longer than this is slow; the 3-D tile is drawn again after so long a rest (milliseconds). */
+/**
+ * A drawing that takes longer than this is slow; the 3-D tile is drawn again after so long a rest, or a longer one
+ * where it takes longer itself (milliseconds).
+ */
 const SLOW_MS = 60;
 const REST_MS = 250;
-
-const OPTIONS = {
-  isResizeCanvas: true,
-  interactive: false,
-  dragAndDropEnabled: false,
-  isOrientationTextVisible: false,
-  show3Dcrosshair: true,
-  crosshairWidth: 0.6,
-  crosshairWidthUnit: "mm",
-  crosshairGap: 6,
-  crosshairColor: [0.35, 0.75, 1, 1],
-  backColor: [0.027, 0.035, 0.047, 1],
-  loadingText: "",
-  logLevel: "error",
-};
-const MASK_COLOURS = { R: [0, 255], G: [0, 149], B: [0, 64], A: [0, 255], I: [0, 1], labels: ["", "mask"] };
 
 export class Viewer extends Navigator {
   constructor() {
@@ -41,31 +29,26 @@ export class Viewer extends Navigator {
     this.overlays = [];
     this.mask = null;
     this.crosshairOn = true;
+    this.radiological = false;
     this.pending = false;
   }
 
   async start() {
-    this.before = await this.canvas("before");
-    this.after = await this.canvas("after");
+    this.before = await Picture.on(byId("before"));
+    this.after = null;
     this.afterShown = false;
     this.still = new Still(this.stage, this.marks);
-    this.fullDraw = 0;
+    this.fullDraw = Infinity; // not known yet
     this.fullDraws = 0;
+    this.fresh = true; // the 3-D rendering of this scan has not been drawn yet
     this.turned = false; // the 3-D rendering itself has changed: no still picture can stand in for it
     this.tiles = [];
     new ResizeObserver(() => this.redraw()).observe(this.stage);
   }
 
-  async canvas(id) {
-    const nv = new Niivue({ ...OPTIONS });
-    await nv.attachToCanvas(byId(id), true);
-    nv.setDrawColormap(MASK_COLOURS);
-    // NiiVue computes gradients for a lighting that is not used here, whenever the window changes; that takes
-    // seconds without a graphics card. A shader that only copies takes the place of those two.
-    nv.blurShader = nv.passThroughShader;
-    nv.sobelFirstOrderShader = nv.passThroughShader;
-    nv.opts.isSliceMM = false;
-    return nv;
+  /** The canvases there are: the upper one is made with the first result, for it takes its time. */
+  get pictures() {
+    return this.after ? [this.before, this.after] : [this.before];
   }
 
   /** Show another scan: everything of the former one is let go first. */
@@ -80,8 +63,9 @@ export class Viewer extends Navigator {
     this.overlays = [];
     this.mask = null;
     this.still.forget();
+    this.fresh = true;
     this.setAfterShown(false);
-    for (const nv of [this.before, this.after]) {
+    for (const nv of this.pictures) {
       if (nv.volumes.length === 0) continue;
       nv.closeDrawing();
       nv.volumes = [];
@@ -121,11 +105,17 @@ export class Viewer extends Navigator {
     this.redraw();
   }
 
+  /** Make the upper canvas if there is none yet; to be waited for before `setAfter`. */
+  async prepareAfter() {
+    this.preparing ??= Picture.on(byId("after"));
+    this.after = await this.preparing;
+  }
+
   /** The volume on the upper canvas; null takes it away. */
   setAfter(volume) {
     if (!volume) {
       this.setAfterShown(false);
-      if (this.after.volumes.length > 0) {
+      if (this.after?.volumes.length > 0) {
         this.after.closeDrawing();
         this.after.volumes = [];
       }
@@ -136,7 +126,7 @@ export class Viewer extends Navigator {
   }
 
   setAfterShown(shown) {
-    this.afterShown = shown && this.after.volumes.length > 0;
+    this.afterShown = shown && this.after?.volumes.length > 0;
     byId("after").hidden = !this.afterShown;
     if (this.afterShown) this.after.resizeListener();
     this.redraw();
@@ -148,7 +138,7 @@ export class Viewer extends Navigator {
       volume.image.opacity = opacity;
       return volume.image;
     });
-    const canvases = [this.before, this.after].filter((nv) => nv.volumes.length > 0);
+    const canvases = this.pictures.filter((nv) => nv.volumes.length > 0);
     for (const nv of canvases) {
       nv.volumes = [nv.volumes[0], ...this.overlays];
       nv.overlays = this.overlays;
@@ -158,7 +148,7 @@ export class Viewer extends Navigator {
 
   setLayer(name, opacity) {
     this.layers[name] = opacity;
-    for (const nv of [this.before, this.after]) this.style(nv);
+    for (const nv of this.pictures) this.style(nv);
     this.redraw();
   }
 
@@ -167,37 +157,37 @@ export class Viewer extends Navigator {
     const { outline, tint } = this.layers;
     nv.drawOpacity = outline > 0 || tint > 0 ? Math.max(tint, 0.004) : 0;
     nv.drawRimOpacity = outline > 0 ? outline : -1;
-    nv.opts.crosshairWidth = this.crosshairOn ? OPTIONS.crosshairWidth : 0;
+    nv.opts.crosshairWidth = this.crosshairOn ? CROSSHAIR_MM : 0;
     nv.opts.show3Dcrosshair = this.crosshairOn;
+    nv.opts.isRadiologicalConvention = this.radiological;
     if (nv.volumes[0]) nv.volumes[0].opacity = this.layers.scan;
   }
 
   setCrosshairOn(shown) {
     this.crosshairOn = shown;
-    for (const nv of [this.before, this.after]) this.style(nv);
+    for (const nv of this.pictures) this.style(nv);
     this.redraw();
   }
 
   refreshWindow() {
-    this.update([this.before, this.after].filter((nv) => nv.volumes.length > 0));
+    this.update(this.pictures.filter((nv) => nv.volumes.length > 0));
   }
 
-  /** Hand changed volumes to the graphics card (NiiVue draws then; where that is slow, only the planes). */
+  /** Hand changed volumes to the graphics card. */
   update(canvases) {
-    if (this.view === "all" && this.fullDraw > SLOW_MS && this.still.show()) for (const nv of canvases) nv.customLayout = PLANES_ONLY;
     for (const nv of canvases) nv.updateGLVolume();
     this.redraw();
   }
 
   setRadiological(on) {
     this.radiological = on;
-    for (const nv of [this.before, this.after]) nv.opts.isRadiologicalConvention = on;
+    for (const nv of this.pictures) nv.opts.isRadiologicalConvention = on;
     this.redraw();
   }
 
   setView(view) {
     this.view = view;
-    for (const nv of [this.before, this.after]) this.lay(nv);
+    for (const nv of this.pictures) this.lay(nv);
     tell("view", view);
     this.redraw();
   }
@@ -209,7 +199,7 @@ export class Viewer extends Navigator {
 
   /** The voxels of a box have changed in the mask: only they go to the graphics card. */
   refreshMask(box) {
-    for (const nv of [this.before, this.after]) {
+    for (const nv of this.pictures) {
       if (nv.volumes.length === 0 || !nv.drawTexture) continue;
       if (!box) {
         nv.drawBitmap = this.mask;
@@ -237,7 +227,8 @@ export class Viewer extends Navigator {
 
   /**
    * Draw once before the next frame, however often this is called. Where drawing is slow (no graphics card), the
-   * 3-D tile stands still as a picture while the planes change, and is drawn again when they rest.
+   * 3-D tile stands still as a picture while the planes change, and is drawn again when they rest. A scan that was
+   * opened just now shows its planes first.
    */
   redraw() {
     clearTimeout(this.resting);
@@ -245,28 +236,30 @@ export class Viewer extends Navigator {
     this.pending = true;
     requestAnimationFrame(() => {
       this.pending = false;
-      const slow = this.view === "all" && this.fullDraw > SLOW_MS && !this.turned;
+      const slow = this.view === "all" && this.fullDraw > SLOW_MS;
+      const light = slow && (this.fresh || (!this.turned && this.still.show()));
       this.turned = false;
-      const light = slow && this.still.show();
       this.draw(light);
-      if (light) this.resting = setTimeout(() => this.draw(), REST_MS);
+      if (light) this.resting = setTimeout(() => this.draw(), this.fresh ? REST_MS : Math.min(Math.max(this.fullDraw, REST_MS), 8 * REST_MS));
     });
   }
 
   draw(light = false) {
-    if (this.before.volumes.length === 0) return;
-    // Only now and then is the time taken: for that the page must wait until the picture is there.
-    const timed = !light && this.fullDraws++ % 8 < 2;
-    const begun = performance.now();
+    if (!(this.before?.volumes.length > 0)) return;
     clearTimeout(this.resting);
-    for (const nv of [this.before, this.after]) nv.customLayout = this.view !== "all" ? null : light ? PLANES_ONLY : GRID;
+    for (const nv of this.pictures) nv.customLayout = this.view !== "all" ? null : light ? PLANES_ONLY : GRID;
+    const top = this.afterShown ? this.after : this.before;
+    const begun = performance.now();
     this.drawBoth();
+    if (this.fresh) top.whenDrawn().then(() => performance.mark(light ? "planes" : "rendering"));
     if (!light) {
-      const top = this.afterShown ? this.after : this.before;
-      if (timed) {
-        top.gl.readPixels(0, 0, 1, 1, top.gl.RGBA, top.gl.UNSIGNED_BYTE, new Uint8Array(4));
-        this.fullDraw = performance.now() - begun;
+      // Only now and then is the time taken.
+      if (this.fresh || this.fullDraws++ % 8 < 2) {
+        top.whenDrawn().then(() => {
+          this.fullDraw = performance.now() - begun;
+        });
       }
+      this.fresh = false;
       this.still.take(top, this.fullDraw > SLOW_MS && this.view === "all" ? top.screenSlices.at(-1) : null);
     }
     this.placeMarks(light);
@@ -282,8 +275,6 @@ export class Viewer extends Navigator {
       this.after.scene.renderElevation = scene.renderElevation;
       this.after.drawScene();
     }
-    this.placeMarks();
-    tell("drawn");
   }
 }
 

@@ -91,9 +91,12 @@ async function read(id, buffer, options = {}) {
   return new Volume(id, image, header);
 }
 
-/** A volume of the server's, by its id. */
-export async function fetchVolume(id, options) {
-  return read(id, await volumeBytes(id), options);
+/** A volume of the server's, by its id; `arriving`: its bytes, where they were asked for already. */
+export async function fetchVolume(id, options = {}, arriving = null) {
+  const bytes = await (arriving ?? volumeBytes(id));
+  const volume = await read(id, bytes, options);
+  performance.mark("read");
+  return volume;
 }
 
 /** `after` minus `before`, voxel by voxel; shown as warm where brighter, cold where darker. */
