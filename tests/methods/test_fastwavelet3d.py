@@ -45,6 +45,27 @@ def test_the_condition_is_the_harmonic_fill_and_its_reflection(tiny: FastWavelet
     np.testing.assert_allclose(condition.mirror[0, 0].numpy()[valid], expected[valid], atol=1e-6)
 
 
+def test_the_condition_is_made_once_for_all_samples_of_a_scan(
+    tiny: FastWavelet3D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Condition] = []
+    whole = FastWavelet3D.condition
+
+    def counted(self: FastWavelet3D, voided: Tensor, mask: Tensor) -> Condition:
+        made.append(whole(self, voided, mask))
+        return made[-1]
+
+    monkeypatch.setattr(FastWavelet3D, "condition", counted)
+    voided, mask = head()
+    first = tiny.sample(voided, mask, steps=2, generator=seeded(1))
+    tiny.sample(voided.clone(), mask.clone(), steps=2, generator=seeded(2))
+    assert len(made) == 1
+    tiny.sample(0.9 * voided, mask, steps=2, generator=seeded(1))
+    assert len(made) == 2
+    assert torch.equal(tiny.sample(voided, mask, steps=2, generator=seeded(1)), first)
+    assert len(made) == 3
+
+
 def test_the_network_sees_the_channels_in_the_stated_order(tiny: FastWavelet3D) -> None:
     voided, mask = head()
     condition = tiny.condition(voided, mask)

@@ -102,6 +102,7 @@ class FastWavelet3D(nn.Module):
         self.config = config
         network = FastUNet3D(4 * 64, 64, config.widths, config.blocks, config.embedding)
         self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._last: tuple[Tensor, Tensor, Condition] | None = None
 
     @property
     def multiple(self) -> int:
@@ -166,7 +167,7 @@ class FastWavelet3D(nn.Module):
             ValueError: the shapes differ, a side is not divisible by ``multiple``, or ``steps`` is below 1.
         """
         check_volumes(self.multiple, voided, mask, steps=steps)
-        condition = self.condition(voided, mask)
+        condition = self._condition_of_scan(voided, mask)
         mask = (mask > 0.5).to(voided.dtype)
         schedule = Schedule.variance_preserving(steps, BETA_MIN, BETA_MAX)
 
@@ -179,6 +180,17 @@ class FastWavelet3D(nn.Module):
             denoise, noise, schedule.levels(steps), schedule=schedule, generator=generator, on_step=on_step
         )
         return condition.base + self.config.residual_scale * mask * x0
+
+    def _condition_of_scan(self, voided: Tensor, mask: Tensor) -> Condition:
+        """The condition; kept for the next sample of the same scan, since it takes as long as a step or two."""
+        if self._last is not None:
+            pairs = zip(self._last[:2], (mask, voided), strict=True)
+            if all(a.device == b.device and torch.equal(a, b) for a, b in pairs):
+                return self._last[2]
+        self._last = None
+        condition = self.condition(voided, mask)
+        self._last = (mask.clone(), voided.clone(), condition)
+        return condition
 
     def _predict(self, xt: Tensor, abar: Tensor, mask: Tensor, condition: Condition) -> Tensor:
         """The network: noisy residual (B, 1, X, Y, Z) -> x0 of the same shape, in image space."""
