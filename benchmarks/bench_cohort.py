@@ -112,6 +112,7 @@ def killed_run(table: Path, out: Path, count: int, kills: int) -> dict[str, Any]
         child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
     )
     victim.kill()
+    print(f"killed worker {victim.pid} at {_finished(out)} sidecars", flush=True)
     said, _ = process.communicate()
     return {"endings": endings, "exit_status": process.returncode, "last_run": json.loads(said)}
 
@@ -239,7 +240,10 @@ def main() -> None:
     parser.add_argument("--singly", type=int, default=6, help="cases to fill one by one")
     parser.add_argument("--simulated", type=int, nargs="*", default=[200, 2000])
     options = parser.parse_args()
-    work = options.work.absolute()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # children of a background job would ignore Ctrl-C
+    began, work = time.perf_counter(), options.work.absolute()
     table, spoilt = make_cases(work / "scans", options.cases, options.bad)
     facts = killed_run(table, work / "out", options.cases, options.kills)
     facts |= count_outputs(table, work / "out", spoilt)
@@ -248,8 +252,9 @@ def main() -> None:
     pace = throughput(good, work, options.timed, options.singly)
     memory = driver_memory(work, tuple(options.simulated))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    spent = (time.perf_counter() - began) / 60
     text = [
-        f"neuromend {version_string()}, {os.cpu_count()} cores, load average {load}", "",
+        f"neuromend {version_string()}, {os.cpu_count()} cores, load average {load}, {spent:.0f} minutes in all", "",
         "```json", json.dumps(facts, indent=1), "```", "",
         "| | cases | wall s | CPU s | wall s a case | CPU s a case |", "|---|---|---|---|---|---|", *pace, "",
         "| simulated cases | failed | peak memory of the driver, MiB |", "|---|---|---|", *memory,

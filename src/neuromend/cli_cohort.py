@@ -272,7 +272,8 @@ def conclude(talk: Talk, summary: Summary) -> int:
     if not summary.failed:
         return EXIT_OK
     more = " (--fail-fast: others were not begun)" if summary.stopped_early else ""
-    what = f"{summary.failed} cases failed{more}; {summary.failures.name} says why and what to do"
+    cases = "1 case" if summary.failed == 1 else f"{summary.failed} cases"
+    what = f"{cases} failed{more}; {summary.failures.name} says why and what to do"
     talk.show_findings([Finding("RT-16", "warning", what)])
     return EXIT_PARTIAL
 

@@ -109,16 +109,21 @@ def test_a_folder_of_another_program_is_refused(tmp_path: Path) -> None:
 
 def test_one_scan_without_a_mask_fails_alone_on_a_cluster(tmp_path: Path) -> None:
     root = write(tmp_path / "raw", {**SINGLE, "sub-03/anat/sub-03_T1w.nii.gz": "scan"})
+    write(root, {"sub-04/anat/sub-04_T1w.nii.gz": "scan", "sub-04/anat/sub-04_label-lesion_mask.nii.gz": ""})
     out = tmp_path / "out"
-    cases = cases_of(root, out, participants=frozenset({"01", "03"}))
+    cases = cases_of(root, out, participants=frozenset({"01", "03", "04"}))
     summary = run_participants(cases, SETTINGS, EngineOptions(workers=1))
-    assert (summary.done, summary.failed) == (1, 1)
-    (failure,) = rows(summary.failures)
+    assert (summary.done, summary.failed) == (1, 2)
+    failure, unreadable = rows(summary.failures)
+    assert (unreadable["id"], unreadable["code"]) == ("sub-04", "IN-01")
     assert (failure["id"], failure["code"], failure["exit_status"]) == ("sub-03", "BD-03", "66")
     assert not (out / "sub-03").exists()
-    assert [result.id for result in find_results(out)] == ["sub-01"]
+    assert not (out / "sub-04").exists(), "what failed leaves no empty folders"
+    (result,) = find_results(out)
+    assert result.id == "sub-01"
+    assert result.picture == out / "sub-01" / "figures" / "sub-01_desc-inpainted_T1w.png"
     group = write_group(out, expected=["sub-01", "sub-02", "sub-03"])
-    assert (group.cases, group.failed) == (3, 2)
+    assert (group.cases, group.failed) == (4, 3)
     table = {row["id"]: row for row in rows(group.table)}
     assert [table[name]["status"] for name in ("sub-01", "sub-02", "sub-03")] == ["done", "missing", "failed"]
     assert table["sub-03"]["flags"] == "BD-03"

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,9 +209,12 @@ def test_a_stopped_run_leaves_nothing_half_written_and_can_go_on(
     table, out = write_cohort(tmp_path / "in", 60), tmp_path / "out"
     command = [sys.executable, "-m", "neuromend", "batch", str(table), "-o", str(out)]
     command += ["--model", "ring-mean", "--threads", "1", "--workers", "1"]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
-    ) as process:
+    with (
+        heeding_interrupts(),
+        subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+        ) as process,
+    ):
         wait_for(lambda: len(list(out.glob("*/*.json"))) >= 3 or process.poll() is not None)
         os.killpg(process.pid, number)  # as a terminal and a batch system do: driver and workers alike
         _, said = process.communicate(timeout=120)
@@ -226,6 +230,16 @@ def test_a_stopped_run_leaves_nothing_half_written_and_can_go_on(
     told = [row["id"] for row in rows(out / "cohort.tsv")]
     assert set(told) <= set(finished)
     assert len(told) >= len(finished) - 1
+
+
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """Processes begun here take Ctrl-C, even where the tests run as a job in the background that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(reached: Callable[[], bool]) -> None:

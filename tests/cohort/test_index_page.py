@@ -56,8 +56,8 @@ def test_doubtful_cases_come_first_and_all_numbers_stand_in_the_table(tmp_path: 
         "missing",
         "flagged",
         "flagged",
-        "good",
-        "good",
+        "passed",
+        "passed",
     ]
     lines = [line.split("\t") for line in (tmp_path / "group.tsv").read_text().splitlines()]
     table = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[1:]}
@@ -78,6 +78,12 @@ def test_foreign_text_is_shown_and_does_nothing(tmp_path: Path) -> None:
     assert page.count("<script>") == 1
     assert "&lt;script&gt;alert(1)" in page
     assert 'href="a%22b/%3Ci%3E%23%3F.html"' in page
+
+
+def test_messages_name_files_without_their_folders(tmp_path: Path) -> None:
+    flag = ["MA-09", "/home/jo/in/m.nii.gz: the image /data/s.nii has 3/4 of it; see a/b"]
+    page = page_of([GroupRow("a", "failed", [flag])], tmp_path)
+    assert "</b> m.nii.gz: the image s.nii has 3/4 of it; see a/b</li>" in page
 
 
 def test_the_page_needs_nothing_else_and_its_policy_forbids_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,10 +128,8 @@ def read_filters(path: Path | None) -> Filters:
 
 
 def _remove_empty_folders(cases: BidsCases) -> None:
-    """Remove the folders that were made for the locks of cases that could not be begun."""
+    """Remove the folders that were made for the locks of cases that failed."""
     for case in cases:
-        if not isinstance(case, BidsCase) or case.problem is None:
-            continue
         for folder in (folder for folder in case.out.parents if cases.out in folder.parents):
-            if folder.is_dir() and not any(folder.iterdir()):
+            with suppress(OSError):  # not there, or in use
                 folder.rmdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from datetime import UTC, datetime
 from importlib.resources import files
 from io import BytesIO
@@ -59,7 +60,7 @@ def write_page(spool: Spool, path: Path) -> None:
 
 def card(row: GroupRow) -> str:
     """One case as HTML."""
-    state = row.status if row.status != "done" else "flagged" if row.flags else "good"
+    state = row.status if row.status != "done" else "flagged" if row.flags else "passed"
     volume, seconds = row.cells.get("volume_ml"), row.cells.get("seconds")
     seam = row.cells.get("seam")
     # The id may hold anything; a data attribute holds it escaped, and the script reads it as text.
@@ -73,7 +74,7 @@ def card(row: GroupRow) -> str:
     facts += [clean(row.cells.get("model") or ""), f"{number(seconds)} s" if seconds is not None else ""]
     words = " · ".join(escape(fact) for fact in facts if fact)
     shown = "".join(
-        f"<li>{f'<b>{escape(code)}</b> ' if code else ''}{escape(text)}</li>"
+        f"<li>{f'<b>{escape(code)}</b> ' if code else ''}{escape(_short(text))}</li>"
         for code, text in row.flags[:SHOWN_FLAGS]
     )
     if len(row.flags) > SHOWN_FLAGS:
@@ -88,7 +89,7 @@ def card(row: GroupRow) -> str:
     )
 
 
-LEVEL = {"failed": "failed", "missing": "failed", "flagged": "warning", "good": "pass"}
+LEVEL = {"failed": "failed", "missing": "failed", "flagged": "warning", "passed": "pass"}
 """The colour of each state."""
 
 
@@ -104,6 +105,11 @@ def thumbnail(picture: Path) -> bytes:
     stream = BytesIO()
     part.resize(THUMBNAIL, Image.Resampling.LANCZOS).save(stream, "JPEG", quality=72, optimize=True)
     return stream.getvalue()
+
+
+def _short(text: str) -> str:
+    """A message with the names of files alone: their folders make it long, and can name persons."""
+    return re.sub(r"(?<!\S)/(?:[^/\s]+/)+", "", text)
 
 
 def _thumbnail(row: GroupRow) -> str:
@@ -127,7 +133,7 @@ def _thumbnail(row: GroupRow) -> str:
 def _facts(spool: Spool) -> str:
     facts = {
         "Cases": len(spool),
-        "Good": spool.count(3),
+        "Passed": spool.count(3),
         "Flagged": spool.count(2),
         "Failed": spool.count(0),
         "Missing": spool.count(1),

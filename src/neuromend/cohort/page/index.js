@@ -13,7 +13,7 @@ function filter() {
   let shown = 0;
   for (const item of cases) {
     const state = item.dataset.state;
-    const wanted = !show.value || show.value === state || (show.value === "doubtful" && state !== "good");
+    const wanted = !show.value || show.value === state || (show.value === "doubtful" && state !== "passed");
     item.hidden = !(wanted && words.every((word) => item.text.includes(word)));
     shown += !item.hidden;
   }
