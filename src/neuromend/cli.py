@@ -56,6 +56,15 @@ app = typer.Typer(
 )
 
 
+FILL, MANY, MEASURE, TRAIN = (
+    "Fill a scan",
+    "Many scans",
+    "Measure",
+    "Train, and compare with what is published",
+)
+"""The panels of ``neuromend --help``."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; ``argv`` defaults to the arguments of the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -77,25 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--json" in arguments:
             print_json(error_json(error))
         return error.exit_status
-
-
-app.add_typer(cli_models.app, name="models")
-app.add_typer(cli_evaluate.app, name="submission")
-app.add_typer(cli_tissue.app, name="tissue")
-app.command("simulate-lesions")(cli_lesions.simulate_lesions)
-app.command()(cli_evaluate.evaluate)
-app.command()(cli_benchmark.benchmark)
-app.command()(cli_masks.healthy_masks)
-app.command()(cli_cohort.batch)
-app.command(cls=cli_bids.BidsCommand)(cli_bids.bids)
-app.command()(cli_bids.group)
-app.command()(cli_review.review)
-app.command()(cli_train.train)
-app.command()(cli_train.export)
-app.command()(cli_relabel.relabel)
-app.command()(cli_prepare.prepare)
-app.command()(cli_published.import_weights)
-app.command()(cli_published.parity)
 
 
 @app.callback()
@@ -122,7 +112,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=FILL)
 def fill(
     context: typer.Context,
     image: opt.Image,
@@ -192,7 +182,7 @@ def fill(
         talk.say(CITATION)
 
 
-@app.command()
+@app.command(rich_help_panel=FILL)
 def check(
     context: typer.Context,
     image: opt.Image,
@@ -237,7 +227,7 @@ def check(
         talk.say("this scan and mask can be filled")
 
 
-@app.command()
+@app.command(rich_help_panel=FILL)
 def demo(
     context: typer.Context,
     image: opt.DemoImage = None,
@@ -273,7 +263,7 @@ def demo(
         talk.say(CITATION)
 
 
-@app.command()
+@app.command(rich_help_panel=FILL)
 def doctor(run: opt.SyntheticRun = True, as_json: opt.AsJson = False, debug: opt.Debug = False) -> int:
     """Can this installation fill a scan, and what would make it better? Exit status 69 if it cannot."""
     from neuromend.doctor import run_doctor
@@ -288,7 +278,7 @@ def doctor(run: opt.SyntheticRun = True, as_json: opt.AsJson = False, debug: opt
     return EXIT_DEVICE if broken else EXIT_OK
 
 
-@app.command()
+@app.command(rich_help_panel=FILL)
 def cite(record: opt.Record = None, debug: opt.Debug = False) -> None:
     """Print how to cite neuromend (BibTeX), and a methods paragraph for one run."""
     from neuromend.cite import bibtex, methods_paragraph
@@ -298,6 +288,25 @@ def cite(record: opt.Record = None, debug: opt.Debug = False) -> None:
     print_stdout(bibtex().rstrip())
     if paragraph is not None:
         print_stdout(f"\n{paragraph}")
+
+
+app.command(rich_help_panel=FILL)(cli_review.review)
+app.command(rich_help_panel=FILL)(cli_relabel.relabel)
+app.add_typer(cli_models.app, name="models", rich_help_panel=FILL)
+app.command(rich_help_panel=MANY)(cli_cohort.batch)
+app.command(rich_help_panel=MANY, cls=cli_bids.BidsCommand)(cli_bids.bids)
+app.command(rich_help_panel=MANY)(cli_bids.group)
+app.command(rich_help_panel=MEASURE)(cli_evaluate.evaluate)
+app.command(rich_help_panel=MEASURE)(cli_benchmark.benchmark)
+app.add_typer(cli_evaluate.app, name="submission", rich_help_panel=MEASURE)
+app.add_typer(cli_tissue.app, name="tissue", rich_help_panel=MEASURE)
+app.command("simulate-lesions", rich_help_panel=MEASURE)(cli_lesions.simulate_lesions)
+app.command(rich_help_panel=TRAIN)(cli_prepare.prepare)
+app.command(rich_help_panel=TRAIN)(cli_masks.healthy_masks)
+app.command(rich_help_panel=TRAIN)(cli_train.train)
+app.command(rich_help_panel=TRAIN)(cli_train.export)
+app.command(rich_help_panel=TRAIN)(cli_published.import_weights)
+app.command(rich_help_panel=TRAIN)(cli_published.parity)
 
 
 def fill_json(result: Any, *, dry_run: bool) -> dict[str, Any]:
