@@ -4,9 +4,10 @@
 sent differently, or the scans named) and asked as the page asks: the page itself, the session, the whole scan. The
 table tells seconds from the start of the process to the printed address, from the request to the first byte and to
 the last, once before and once after the server has converted it. With `--browser` the page is opened in Chromium
-without a graphics card instead (Playwright; every opening in a new browser), and its own marks (`performance.mark`)
+without a graphics card instead (Playwright; once unmeasured, then in new tabs), and its own marks (`performance.mark`)
 tell when the scan was unpacked, the code there, the viewer ready, the scan read, its planes drawn and its 3-D
-rendering drawn, in seconds from the opening of the address. Nothing here asserts. On a busy machine the times mean little.
+rendering drawn, in seconds from the opening of the address. Nothing here asserts. On a busy machine the times mean
+little.
 """
 
 from __future__ import annotations
@@ -117,15 +118,17 @@ def in_browser(scan: Path, repeats: int) -> str:
 
     found: list[dict[str, float]] = []
     with serving(scan) as address, sync_playwright() as playwright:
-        for _ in range(repeats):
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*SOFTWARE])
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*SOFTWARE])
+        for _ in range(1 + repeats):
             page = browser.new_page(viewport={"width": 1280, "height": 720})
             page.goto(address)
             while MARKS[-1] not in (times := page.evaluate(TIMES)):
                 page.wait_for_timeout(50)
-            browser.close()
+            page.close()
             served = {"server": times["first"] - times["asked"], "sending": times["all"] - times["first"]}
             found.append(served | {mark: times[mark] for mark in MARKS})
+        browser.close()
+    del found[0]  # a browser that has only just started
     numbers = (statistics.median(one[name] for one in found) / 1000 for name in found[0])
     return f"| {''.join(scan.suffixes)} | {' | '.join(f'{number:.2f}' for number in numbers)} |"
 

@@ -45,7 +45,7 @@ function apply() {
   const after = byId("after");
   after.classList.remove("away");
   after.style.opacity = compare.filled;
-  viewer.setAfterShown(compare.mode !== "before" && compare.filled > 0);
+  viewer.setAfterShown(compare.mode !== "before" && compare.filled > 0, compare.mode === "after" && compare.filled === 1);
   byId("wipe").hidden = compare.mode !== "wipe";
   for (const button of all("[data-compare]")) button.disabled = button.dataset.compare !== "before" && !state.result;
   clip();

@@ -56,7 +56,7 @@ async function showOverlays() {
 async function uncertainty(result) {
   const volume = await fetchVolume(result.files.uncertainty, { colormap: "inferno" });
   const high = volume.image.global_max || 1;
-  volume.setWindow(0.05 * high, high);
+  volume.setWindow(1e-3 * high, high); // what is not quite zero is shown: holes would look like a finding
   return volume;
 }
 

@@ -20,7 +20,12 @@ export class Mask {
     this.done = [];
     this.undone = [];
     this.stroke = null;
-    this.dirty = false;
+    this.asKept = null; // the last edit that the server's copy holds
+  }
+
+  /** Does it hold something that the server does not have? */
+  get dirty() {
+    return (this.done.at(-1) ?? null) !== this.asKept;
   }
 
   get ml() {
@@ -62,10 +67,14 @@ export class Mask {
   keep(edit) {
     this.done.push(edit);
     this.undone = [];
-    this.dirty = true;
     let total = 0;
     for (const one of this.done) total += one.length;
-    while (total > KEPT_VOXELS && this.done.length > 1) total -= this.done.shift().length;
+    while (total > KEPT_VOXELS && this.done.length > 1) {
+      const dropped = this.done.shift();
+      total -= dropped.length;
+      if (this.asKept === null) this.asKept = undefined; // there is no way back to it any more
+      if (this.asKept === dropped) this.asKept = null;
+    }
   }
 
   undo() {
@@ -81,7 +90,6 @@ export class Mask {
     if (!edit) return;
     this.flip(edit);
     to.push(edit);
-    this.dirty = true;
     this.changed(edit);
   }
 
@@ -116,20 +124,21 @@ export class Mask {
   }
 }
 
-/** The middle of the mask, as a voxel, or null where it is empty. */
+/**
+ * A voxel of the mask to look at first, or null where it is empty: on the axial slice that holds the most of it, the
+ * one nearest to the middle of what lies there.
+ */
 export function centre({ voxels, volume, count }) {
   if (count === 0) return null;
-  const [nx, ny] = volume.dims;
-  const sum = [0, 0, 0];
-  for (let index = voxels.indexOf(1); index >= 0; index = voxels.indexOf(1, index + 1)) {
-    const x = index % nx;
-    const row = (index - x) / nx;
-    const y = row % ny;
-    sum[0] += x;
-    sum[1] += y;
-    sum[2] += (row - y) / ny;
-  }
-  return sum.map((total) => Math.round(total / count));
+  const [nx, ny, nz] = volume.dims;
+  const slice = (z) => voxels.subarray(z * nx * ny, (z + 1) * nx * ny);
+  const sizes = Array.from({ length: nz }, (_, z) => slice(z).reduce((sum, value) => sum + value, 0));
+  const z = sizes.indexOf(Math.max(...sizes));
+  const there = [];
+  slice(z).forEach((value, index) => value && there.push([index % nx, Math.floor(index / nx)]));
+  const middle = [0, 1].map((axis) => there.reduce((sum, place) => sum + place[axis], 0) / there.length);
+  const away = ([x, y]) => Math.hypot(x - middle[0], y - middle[1]);
+  return [...there.reduce((nearest, place) => (away(place) < away(nearest) ? place : nearest)), z];
 }
 
 export const currentMask = () => state.scan?.mask ?? null;

@@ -14,7 +14,7 @@ export class Navigator {
   placeMarks(light) {
     const scale = this.before.uiData.dpr || 1;
     const standing = light ? this.tiles.filter(({ type }) => type === SLICE_TYPE.RENDER) : [];
-    this.tiles = this.before.screenSlices.map((tile) => ({
+    this.tiles = (this.covered ? this.after : this.before).screenSlices.map((tile) => ({
       type: tile.axCorSag,
       box: tile.leftTopWidthHeight.map((value) => value / scale),
     }));

@@ -49,6 +49,12 @@ export class Picture extends Niivue {
     this.quiet = false;
   }
 
+  /** Without this the 3-D rendering would go on showing overlays that are gone. */
+  dropOverlays() {
+    this.overlayTexture = this.rgbaTex(this.overlayTexture, this.gl.TEXTURE2, [2, 2, 2, 2], true);
+    this.overlayTextureID = this.overlayTexture;
+  }
+
   drawScene() {
     return this.quiet ? "" : super.drawScene();
   }

@@ -121,11 +121,11 @@ export async function keepMask() {
   const { scan } = state;
   const { mask } = scan;
   if (mask.id && !mask.dirty) return mask.id;
-  const edits = mask.done.length;
+  const edit = mask.done.at(-1) ?? null; // a stroke made meanwhile is not kept yet
   const name = `drawn-${infoOf(scan.id).masks.length + 1}.nii.gz`;
   const kept = await upload(`/api/scans/${scan.id}/masks?name=${encodeURIComponent(name)}`, await packed(mask.file()));
   mask.id = kept.id;
-  mask.dirty = mask.done.length !== edits; // a stroke made meanwhile is not kept yet
+  mask.asKept = edit;
   remembered.set(`mask-${scan.id}`, kept.id);
   for (const { level, message } of kept.findings ?? []) if (level === "warning") say(message);
   await refreshSession();

@@ -37,6 +37,7 @@ export class Viewer extends Navigator {
     this.before = await Picture.on(byId("before"));
     this.after = null;
     this.afterShown = false;
+    this.covered = false;
     this.still = new Still(this.stage, this.marks);
     this.fullDraw = Infinity; // not known yet
     this.fullDraws = 0;
@@ -72,10 +73,10 @@ export class Viewer extends Navigator {
       nv.overlays = [];
       nv.back = null;
       // The large textures go now, not when the next scan comes; tiny ones take their places, as at the start.
-      for (const [name, unit] of [["volumeTexture", nv.gl.TEXTURE0], ["overlayTexture", nv.gl.TEXTURE2], ["gradientTexture", nv.gl.TEXTURE6]]) {
+      for (const [name, unit] of [["volumeTexture", nv.gl.TEXTURE0], ["gradientTexture", nv.gl.TEXTURE6]]) {
         nv[name] = nv.rgbaTex(nv[name], unit, [2, 2, 2, 2], true);
       }
-      nv.overlayTextureID = nv.overlayTexture;
+      nv.dropOverlays();
     }
     this.marks.replaceChildren();
     this.tiles = [];
@@ -117,6 +118,7 @@ export class Viewer extends Navigator {
       this.setAfterShown(false);
       if (this.after?.volumes.length > 0) {
         this.after.closeDrawing();
+        this.after.dropOverlays();
         this.after.volumes = [];
       }
       return;
@@ -125,8 +127,10 @@ export class Viewer extends Navigator {
     this.redraw();
   }
 
-  setAfterShown(shown) {
+  /** `covers`: nothing of the lower canvas is seen, so that its 3-D tile need not be drawn. */
+  setAfterShown(shown, covers = false) {
     this.afterShown = shown && this.after?.volumes.length > 0;
+    this.covered = this.afterShown && covers;
     byId("after").hidden = !this.afterShown;
     if (this.afterShown) this.after.resizeListener();
     this.redraw();
@@ -142,6 +146,7 @@ export class Viewer extends Navigator {
     for (const nv of canvases) {
       nv.volumes = [nv.volumes[0], ...this.overlays];
       nv.overlays = this.overlays;
+      if (list.length === 0) nv.dropOverlays();
     }
     this.update(canvases);
   }
@@ -247,7 +252,7 @@ export class Viewer extends Navigator {
   draw(light = false) {
     if (!(this.before?.volumes.length > 0)) return;
     clearTimeout(this.resting);
-    for (const nv of this.pictures) nv.customLayout = this.view !== "all" ? null : light ? PLANES_ONLY : GRID;
+    for (const nv of this.pictures) nv.customLayout = this.view !== "all" ? null : light || (this.covered && nv === this.before) ? PLANES_ONLY : GRID;
     const top = this.afterShown ? this.after : this.before;
     const begun = performance.now();
     this.drawBoth();
