@@ -7,6 +7,7 @@ import { Niivue } from "./vendor/niivue/index.js";
 
 export const CROSSHAIR_MM = 0.6;
 const LOOK_MS = 10;
+const TINY = [3, 2, 2, 2];
 
 const OPTIONS = {
   isResizeCanvas: true,
@@ -51,7 +52,7 @@ export class Picture extends Niivue {
 
   /** Without this the 3-D rendering would go on showing overlays that are gone. */
   dropOverlays() {
-    this.overlayTexture = this.rgbaTex(this.overlayTexture, this.gl.TEXTURE2, [2, 2, 2, 2], true);
+    this.overlayTexture = this.rgbaTex(this.overlayTexture, this.gl.TEXTURE2, TINY, true);
     this.overlayTextureID = this.overlayTexture;
   }
 
@@ -70,25 +71,26 @@ export class Picture extends Niivue {
 
   /**
    * NiiVue computes gradients for a lighting that is not used here, whenever a volume or its window changes: two
-   * drawings of every slice. They are discarded before a single pixel is coloured, and what NiiVue asks after each
-   * of them is answered here (each question would wait for all the drawing before it).
+   * drawings of every slice, into two textures as large as the scan's. From the first of them on the volume passes
+   * for a tiny one, and a shader that only copies takes the place of those two.
    */
   withoutGradients() {
     const { gl, passThroughShader } = this;
-    const nothing = {
+    const copying = {
       ...passThroughShader,
-      use() {
+      use: () => {
         passThroughShader.use(gl);
-        gl.enable(gl.RASTERIZER_DISCARD);
+        this.refreshing.dims = TINY;
       },
     };
-    this.blurShader = nothing;
-    this.sobelFirstOrderShader = nothing;
-    gl.checkFramebufferStatus = () => gl.FRAMEBUFFER_COMPLETE;
+    this.blurShader = copying;
+    this.sobelFirstOrderShader = copying;
   }
 
   refreshLayers(item, layer) {
+    const { dims } = item.hdr;
+    this.refreshing = item.hdr;
     super.refreshLayers(item, layer);
-    this.gl.disable(this.gl.RASTERIZER_DISCARD);
+    item.hdr.dims = dims;
   }
 }
