@@ -222,6 +222,10 @@ def test_leaving_with_a_drawing_that_is_not_kept_is_asked_about(page: Watched) -
     page.page.fill("#step-mm", "5")
     page.page.click("#grow")
     changed = page.ml()
+    page.press("Control+z")
+    assert page.page.is_disabled("#mask-keep")  # as the server has it
+    page.press("Control+y")
+    assert page.page.is_enabled("#mask-keep")
     page.page.select_option("#mask", "new")
     page.page.click("#dialog button:has-text('Stay')")
     assert page.ml() == changed

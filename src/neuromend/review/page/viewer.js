@@ -92,7 +92,7 @@ export class Viewer extends Navigator {
     if (fresh || !nv.drawBitmap) {
       nv.updateGLVolume();
       nv.drawBitmap = this.mask;
-      nv.drawTexture = nv.r8Tex(nv.drawTexture, nv.gl.TEXTURE7, nv.back.dims, true);
+      nv.drawTexture = nv.r8Tex(nv.drawTexture, nv.gl.TEXTURE7, nv.back.dims);
       nv.refreshDrawing(false);
     } else {
       nv.updateGLVolume();
