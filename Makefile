@@ -10,20 +10,21 @@ ONE_THREAD := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 MPLBACKEND=Agg
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-fill score-dev leaderboard ms-experiment train train-smoke wheel clean
+.PHONY: help demo test check bench-fill bench-methods score-dev leaderboard ms-experiment train train-smoke wheel clean
 
 help:
-	@echo "make demo        fill a real scan with a simulated lesion; prints where the results are"
-	@echo "make test        run the tests"
-	@echo "make check       ruff, mypy, direction of imports"
-	@echo "make bench-fill  wall time and peak memory of a fill"
-	@echo "make score-dev   scores of the default model and the classical fills on the dev persons"
-	@echo "make leaderboard all methods on the dev persons, as docs/results.md and a page; goes on where it stopped"
+	@echo "make demo           fill a real scan with a simulated lesion; prints where the results are"
+	@echo "make test           run the tests"
+	@echo "make check          ruff, mypy, direction of imports"
+	@echo "make bench-fill     wall time and peak memory of a fill"
+	@echo "make bench-methods  one evaluation and one training step of every method against plain float32"
+	@echo "make score-dev      scores of the default model and the classical fills on the dev persons"
+	@echo "make leaderboard    all methods on the dev persons, as docs/results.md and a page; goes on where it stopped"
 	@echo "make ms-experiment  does filling repair a tissue segmentation? docs/ms.md; goes on where it stopped"
-	@echo "make train       train the default model"
-	@echo "make train-smoke every method for a few steps on made-up data; the loss must fall"
-	@echo "make wheel       build dist/*.whl"
-	@echo "make clean       remove .venv and everything built"
+	@echo "make train          train the default model"
+	@echo "make train-smoke    every method for a few steps on made-up data; the loss must fall"
+	@echo "make wheel          build dist/*.whl"
+	@echo "make clean          remove .venv and everything built"
 
 $(VENV)/.base:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -56,6 +57,9 @@ check: $(VENV)/.dev
 
 bench-fill: $(VENV)/.dev
 	$(RUN) benchmarks/bench_fill.py $(ARGS)
+
+bench-methods: $(VENV)/.dev
+	$(RUN) benchmarks/bench_methods.py $(ARGS)
 
 score-dev: $(VENV)/.dev
 	$(RUN) benchmarks/score_dev.py $(ARGS)
