@@ -20,6 +20,7 @@ from neuromend.benchmark_worker import Worker
 from neuromend.errors import NeuromendError
 from neuromend.evaluate import EvaluationError
 from neuromend.external import EXTERNAL
+from neuromend.methods import METHODS
 
 from .filling_cases import ball, head, image, save_network
 
@@ -124,6 +125,14 @@ def test_a_network_also_draws_samples(cases: list[Case], tmp_path: Path) -> None
     assert rows[0]["crps"] > 0
     assert np.isnan(rows[0]["coverage_50"])  # of two samples nothing can be said
     assert np.isnan(read_runs(tmp_path / "out" / "runs.jsonl")[rows[0]["digest"]]["coverage_50"])
+
+
+def test_a_network_whose_samples_are_no_anatomies_draws_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not METHODS["unet3d"].samples_are_anatomies  # type: ignore[attr-defined]
+    monkeypatch.setattr(METHODS["fastwavelet3d"], "samples_are_anatomies", False, raising=False)
+    assert [m.label for m in methods_of([str(save_network(tmp_path / "tiny"))], 2)] == ["tiny"]
 
 
 def test_finished_runs_are_kept_and_others_are_made(cases: list[Case], tool: Path) -> None:

@@ -174,8 +174,8 @@ def _methods_of_model(name: str, samples: int) -> list[Method]:
     manifest = entry.manifest
     identity = entry.name if manifest is None else manifest.weights_sha256 + manifest.config_sha256
     kinds = [(entry.name, 0)]
-    if samples and manifest is not None:
-        kind = METHODS.get(manifest.method)
+    kind = None if manifest is None else METHODS.get(manifest.method)
+    if samples and manifest is not None and getattr(kind, "samples_are_anatomies", True):
         one = [(f"{entry.name}, 1 sample", 1)] if kind is None or kind.expected_steps is not None else []
         kinds += [*one, (f"{entry.name}, mean of {samples}", samples)]
     return [Method(label, name, count, identity) for label, count in kinds]

@@ -33,6 +33,8 @@ class Method(Protocol):
         expected_steps: the number of steps with which ``sample`` returns the expected fill; None where the
             method knows only random samples.
         default_steps: steps of one random sample.
+
+    A method whose samples are no possible anatomies says so: ``samples_are_anatomies = False`` (unet3d).
     """
 
     Config: ClassVar[type[Any]]

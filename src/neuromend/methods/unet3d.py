@@ -75,6 +75,8 @@ class RegressionUNet3D(nn.Module):
     """Mirrored passes averaged in one random sample."""
     window: Sides | None = None
     """Any volume is filled at once."""
+    samples_are_anatomies: bool = False
+    """They are averages of mirrored passes; a benchmark leaves them out."""
 
     def __init__(self, config: UNet3DConfig) -> None:
         super().__init__()
