@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 make --no-print-directory wheel >/dev/null
-python3 -m venv "$work/venv"
+"${PYTHON:-python3}" -m venv "$work/venv" # of a Python that other users may read
 "$work/venv/bin/python" -m pip install --quiet -c constraints.txt "neuromend @ file://$(realpath dist/neuromend-*.whl)"
 "$work/venv/bin/python" - "$work" <<'PYTHON'
 import sys
