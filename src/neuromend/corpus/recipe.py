@@ -102,11 +102,13 @@ RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     "whole": Recipe(crop="whole"),
     "crop128": Recipe(crop=(128, 128, 128)),
+    "ms": Recipe(volume_ml=(0.5, 60.0), real_shapes=1.0, scattered=0.2, labels=0.0),
     "paper": replace(Recipe(crop="whole", stored_masks=1.0, real_shapes=0.0).plain()),
     "paper-crop128": replace(Recipe(crop=(128, 128, 128), stored_masks=1.0, real_shapes=0.0).plain()),
 }
 """``default`` trains the default model. The published methods see whole volumes, fastWDM3D 128 voxels around the
-hole, both without augmentation (``paper`` and ``paper-crop128``); ``whole`` and ``crop128`` add ours."""
+hole, both without augmentation (``paper`` and ``paper-crop128``); ``whole`` and ``crop128`` add ours. ``ms`` fine-tunes
+on many small lesions: give it their shapes (``--shapes``)."""
 
 
 def _as(kind: str, name: str, value: Any) -> Any:
