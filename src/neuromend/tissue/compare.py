@@ -18,8 +18,6 @@ Mask = NDArray[np.bool_]
 RING_MM = 5.0
 """How far around the lesions "near" reaches, by default."""
 
-SCORES = ("dice", "reference_ml", "volume_ml", "error_ml", "error_percent")
-
 
 def regions_of(lesions: Mask, spacing_mm: Sequence[float], ring_mm: float = RING_MM) -> dict[str, Mask]:
     """``lesion``: in the mask; ``ring``: outside it, at most ``ring_mm`` away."""
@@ -38,8 +36,9 @@ def compare(
         regions: more places to look at, besides ``whole``.
 
     Returns:
-        region -> tissue -> ``SCORES``. ``error_ml`` is ``labels`` less ``reference``; ``error_percent`` is that as a
-        share of the reference's volume in that region; NaN where both, or the reference, have none.
+        region -> tissue -> dice, reference_ml, volume_ml, error_ml and error_percent. ``error_ml`` is ``labels`` less
+        ``reference``; ``error_percent`` is that as a share of the reference's volume in that region; NaN where both,
+        or the reference, have none.
 
     Raises:
         GeometryError: MA-09, other shapes.

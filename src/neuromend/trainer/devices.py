@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -61,11 +60,6 @@ def make_fabric(config: RunConfig) -> Fabric:
 def scaler_of(fabric: Fabric) -> Any:
     """The scaler of fp16 losses, or None."""
     return getattr(fabric.strategy.precision, "scaler", None)
-
-
-def autocast(fabric: Fabric) -> AbstractContextManager[Any]:
-    """The arithmetic of the network, for passes that Fabric does not wrap."""
-    return fabric.autocast()
 
 
 def _strategy(config: RunConfig, world: int) -> Any:

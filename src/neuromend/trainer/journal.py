@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -63,7 +64,7 @@ class Csv:
         self._file.close()
 
 
-TRACKERS = {"tensorboard": TensorBoard, "csv": Csv}
+TRACKERS: dict[str, Callable[[Path, int], Tracker]] = {"tensorboard": TensorBoard, "csv": Csv}
 
 
 class Journal:
@@ -86,7 +87,7 @@ class Journal:
         except OSError as error:
             raise storage_error(run / LOG, error) from error
         self.log_bytes = self._file.tell()
-        self._trackers: list[Any] = [TRACKERS[name](run, step) for name in trackers]
+        self._trackers = [TRACKERS[name](run, step) for name in trackers]
 
     def __enter__(self) -> Journal:
         return self
