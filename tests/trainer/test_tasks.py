@@ -173,6 +173,23 @@ def test_settings_that_mean_nothing_are_refused(words: list[str], said: str) -> 
     assert said in caught.value.what
 
 
+def test_a_key_of_two_sections_is_answered_with_both_names_in_full() -> None:
+    with pytest.raises(UsageError, match="'crop' is in model and cases") as caught:
+        make_config("fastwdm3d", preset="tiny", overrides=["crop=[96,96,96]"])
+    assert "--set 'model.crop=[96,96,96]' or --set 'cases.crop=[96,96,96]'" in caught.value.fix
+    assert "training." not in caught.value.fix
+    for home in ("model", "cases"):
+        config = make_config("fastwdm3d", preset="tiny", overrides=[f"{home}.crop=[96,96,96]"])
+        assert getattr(config, home)["crop"] == [96, 96, 96]
+
+
+def test_a_mistyped_key_is_answered_with_those_like_it() -> None:
+    with pytest.raises(UsageError, match="'peek_lr' is not a setting") as caught:
+        make_config("unet3d", preset="tiny", overrides=["peek_lr=0.1"])
+    assert "peak_lr" in caught.value.fix
+    assert "training." not in caught.value.fix
+
+
 def test_fp16_without_a_gpu_is_refused() -> None:
     from neuromend.trainer.devices import make_fabric
 

@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -235,9 +236,19 @@ def _parse_override(word: str, sections: Mapping[str, Mapping[str, Any]]) -> tup
         "running": set(Running.model_fields),
     }
     homes = [home for home, keys in known.items() if key in keys]
-    if len(homes) != 1:
-        found = f"is in {' and '.join(homes)}" if homes else "is not a setting"
-        raise _usage(f"--set {word}: '{key}' {found}", f"write the section too: --set training.{key}=...")
+    if not homes:
+        near = get_close_matches(key, {known_key for keys in known.values() for known_key in keys}, n=3)
+        raise _usage(
+            f"--set {word}: '{key}' is not a setting",
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else "see the config.toml of a run, or docs/how-to/train.md",
+        )
+    if len(homes) > 1:
+        raise _usage(
+            f"--set {word}: '{key}' is in {' and '.join(homes)}",
+            "write the section too: " + " or ".join(f"--set '{home}.{key}={text}'" for home in homes),
+        )
     return homes[0], key, value
 
 
