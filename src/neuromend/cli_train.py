@@ -106,8 +106,19 @@ Modalities = Annotated[
     list[str] | None,
     opt._option(_OUTPUT, "--modality", "SUFFIX", "What was trained on; may be repeated.", default="T1w"),
 ]
-WholeHead = Annotated[
-    bool, opt._flag(_OUTPUT, "The scans showed whole heads, not only brains.", "--whole-head")
+CoverageOption = Annotated[
+    Literal["skull-stripped", "whole-head", "both"],
+    opt._option(_OUTPUT, "--coverage", "KIND", "What it was trained on: skull-stripped, whole-head or both."),
+]
+Notes = Annotated[
+    Path | None,
+    opt._path_option(
+        _OUTPUT,
+        "--notes",
+        "FILE.md",
+        "Added to the model card: where the scans are from, what the model is not fit for.",
+        default="none",
+    ),
 ]
 Which = Annotated[
     Literal["best", "newest"],
@@ -177,7 +188,8 @@ def export(
     licence: Licence = "LicenseRef-unspecified",
     licence_file: LicenceFile = None,
     modality: Modalities = None,
-    whole_head: WholeHead = False,
+    coverage: CoverageOption = "skull-stripped",
+    notes: Notes = None,
     push_to: PushTo = None,
     public: Public = False,
     overwrite: opt.Overwrite = False,
@@ -189,15 +201,16 @@ def export(
     with Talk(context.obj, json_output=as_json, quiet=quiet) as talk:
         talk.step("starting", 0, 1)
         _require_extra()
-        from neuromend.trainer.export import ExportOptions, push_to_hub
+        from neuromend.trainer.export import ExportOptions, push_to_hub, read_text
         from neuromend.trainer.export import export as write_model
 
         options = ExportOptions(
             name=name,
             licence=licence,
-            licence_text=None if licence_file is None else licence_file.read_text(encoding="utf-8"),
+            licence_text=None if licence_file is None else read_text(licence_file),
             modalities=tuple(modality or ("T1w",)),
-            coverage=("whole-head",) if whole_head else ("skull-stripped",),
+            coverage=("skull-stripped", "whole-head") if coverage == "both" else (coverage,),
+            notes="" if notes is None else read_text(notes),
             checkpoint=checkpoint,
         )
         manifest = write_model(run, out, options, overwrite=overwrite)
@@ -212,10 +225,10 @@ def export(
 
 def _require_extra() -> None:
     """Refuse early where the packages of training are not installed (TR-21)."""
-    if find_spec("lightning_fabric") is None or find_spec("tensorboard") is None:
+    if any(find_spec(name) is None for name in ("lightning_fabric", "tensorboard", "psutil")):
         raise UsageError(
             "TR-21",
-            "training needs the packages lightning-fabric and tensorboard",
+            "training needs the packages lightning-fabric, tensorboard and psutil",
             why="they are not installed with neuromend itself: who only fills scans does not need them",
             fix="pip install 'neuromend[train]'",
         )

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from neuromend.cohort import state
 from neuromend.cohort.state import CaseBusyError, case_lock, lock_path
+from neuromend.data import locks
 from neuromend.errors import OutputPermissionError
 
 
 def write_lock(filled: Path, **changes: object) -> Path:
     path = lock_path(filled)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(state._owner() | changes))
+    path.write_text(json.dumps(locks._owner() | changes))
     return path
 
 
@@ -57,7 +57,7 @@ def test_the_lock_of_another_host_is_kept_while_it_is_renewed(tmp_path: Path) ->
     path = write_lock(tmp_path / "a.nii", host="elsewhere", pid=1)
     with pytest.raises(CaseBusyError, match="process 1 on elsewhere"), case_lock(tmp_path / "a.nii"):
         pass
-    old = time.time() - state.STALE_SECONDS - 60
+    old = time.time() - locks.STALE_SECONDS - 60
     os.utime(path, (old, old))
     with case_lock(tmp_path / "a.nii"):
         pass
@@ -68,14 +68,14 @@ def test_a_lock_cut_off_while_it_was_written_grows_old_too(tmp_path: Path) -> No
     path.write_text('{"host": ')
     with pytest.raises(CaseBusyError, match="an unknown process"), case_lock(tmp_path / "a.nii"):
         pass
-    old = time.time() - state.STALE_SECONDS - 60
+    old = time.time() - locks.STALE_SECONDS - 60
     os.utime(path, (old, old))
     with case_lock(tmp_path / "a.nii"):
         pass
 
 
 def test_a_holder_renews_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.02)
     with case_lock(tmp_path / "a.nii"):
         path = lock_path(tmp_path / "a.nii")
         os.utime(path, (1000, 1000))
