@@ -63,7 +63,28 @@ def test_from_prepared_data_to_a_filled_scan(
     lines = (run / "scalars.csv").read_text().splitlines()
     assert lines[0] == "step,name,value"
     assert [line for line in lines if ",loss," in line] == [line for line in lines if ",loss," in line][:3]
-    assert cli.main(["export", str(run), "--out", str(model), "--name", "mine", "--licence", "CC0-1.0"]) == 0
+    notes = tmp_path / "notes.md"
+    words = [
+        "export",
+        str(run),
+        "--out",
+        str(model),
+        "--name",
+        "mine",
+        "--licence",
+        "CC0-1.0",
+        "--notes",
+        str(notes),
+    ]
+    words += ["--coverage", "both"]
+    assert cli.main(words) == 66  # the notes are not there
+    assert "notes.md" in capsys.readouterr().err
+    assert not model.exists()
+    notes.write_text("## Data\n\nScans of {nobody}.\n")
+    assert cli.main(words) == 0
+    assert (model / "MODEL_CARD.md").read_text().endswith("\n\n## Data\n\nScans of {nobody}.\n")
+    told = json.loads((model / "manifest.json").read_text())
+    assert told["trained_range"]["coverage"] == ["skull-stripped", "whole-head"]
     assert cli.main(["models", "verify", str(model)]) == 0
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in (44, 52, 40)), indexing="ij"))

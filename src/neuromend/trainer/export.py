@@ -46,7 +46,7 @@ diagnosis.**
 
 - Fit for scans like those it was trained on: {modalities}, {coverage}, voxels of {spacing} mm.
 - The dev scans above are of other subjects, but of the same sources as the training scans; expect less elsewhere.
-"""
+{notes}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class ExportOptions:
         name: of the model; None for that of the run's folder.
         licence: of the weights, as an SPDX name. licence_text: the terms; None for one sentence that names it.
         modalities: BIDS suffixes that it was trained on. coverage: what the scans showed.
+        notes: Markdown, added to the card: where the scans are from, what the model is not fit for.
         checkpoint: the best on dev, or the newest.
     """
 
@@ -65,6 +66,7 @@ class ExportOptions:
     licence_text: str | None = None
     modalities: tuple[str, ...] = ("T1w",)
     coverage: tuple[Coverage, ...] = ("skull-stripped",)
+    notes: str = ""
     checkpoint: Literal["best", "newest"] = "best"
 
 
@@ -159,6 +161,7 @@ def card(name: str, content: Mapping[str, Any], facts: Mapping[str, Any], option
         scores=_scores_table(content["progress"]["scores"]),
         modalities=", ".join(options.modalities),
         coverage=" and ".join(options.coverage),
+        notes=f"\n{options.notes.strip()}\n" if options.notes.strip() else "",
     )
 
 
@@ -171,6 +174,24 @@ def write_card(run: Path, content: Mapping[str, Any]) -> None:
     facts = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     text = card(run.resolve().name, content, facts, ExportOptions())
     write_atomically(run / CARD_NAME, text.encode())
+
+
+def read_text(path: Path) -> str:
+    """A text that the user hands over.
+
+    Raises:
+        MissingInputError: IN-01, it cannot be read as text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise MissingInputError(
+            "IN-01",
+            f"the text cannot be read ({error})",
+            why="it was to go into the model folder",
+            fix="check the path; a text file in UTF-8 is expected",
+            path=path,
+        ) from error
 
 
 def push_to_hub(folder: Path, repo: str, *, private: bool = True) -> str:
