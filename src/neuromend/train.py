@@ -22,7 +22,6 @@ from torch import Tensor
 
 from neuromend.corpus.cache import CaseCache
 from neuromend.device import set_threads
-from neuromend.errors import ModelFaultError
 from neuromend.findings import Finding
 from neuromend.interrupts import Stopped
 from neuromend.trainer.beginning import begin, dev_cases, training_cases
@@ -31,8 +30,9 @@ from neuromend.trainer.config import RunConfig
 from neuromend.trainer.devices import make_fabric
 from neuromend.trainer.export import write_card
 from neuromend.trainer.feeding import Feed, seed_of
-from neuromend.trainer.guards import StopRequests, Watchdog
+from neuromend.trainer.guards import StopRequests, Watchdog, stop_if_hopeless
 from neuromend.trainer.journal import Journal
+from neuromend.trainer.locking import run_lock
 from neuromend.trainer.previews import write_previews
 from neuromend.trainer.scores import SHOWN, DevFill, fill_dev_case, goodness, mean_scores
 from neuromend.trainer.state import RunState, learning_rate
@@ -50,6 +50,7 @@ class Run:
         model: ``state.task`` as Fabric wraps it; its call is the loss.
         dev: the fixed dev cases.
         say: shows a line to a person; only the first process does.
+        check_lock: raises if the folder is no longer this run's.
         identity: what may not change; part of every checkpoint.
         resumed_seconds, started: training time before this process, and the clock when it began to train.
     """
@@ -64,6 +65,7 @@ class Run:
     watchdog: Watchdog
     dev: Sequence[dict[str, Tensor]]
     say: Say
+    check_lock: Callable[[], None]
     identity: dict[str, Any]
     resumed_seconds: float = 0.0
     started: float = 0.0
@@ -121,6 +123,7 @@ def train(
         ModelFaultError: TR-01, losses or gradients are not finite; TR-02, the scale of fp16 losses collapsed.
         UsageError: TR-20, TR-21, TR-31, settings that mean nothing here.
         StorageError, OutputPermissionError: RT-02, RT-03, RT-07.
+        TemporaryError: TR-24, another run is at work in the folder.
         Stopped: SIGINT or SIGTERM, after saving.
     """
     fabric = make_fabric(config)
@@ -129,42 +132,50 @@ def train(
     if not fabric.is_global_zero:
         say = _silent
     cache = CaseCache.open(data)
-    state, model, checkpoints, journal, identity, findings = begin(
-        config, cache, out, fabric, init_from=init_from, allow_change=allow_config_change, command=command
-    )
-    if fabric.is_global_zero:
-        show(findings)
-    progress, training = state.progress, config.training
-    feed = Feed(
-        training_cases(config, cache, state.task),
-        training,
-        first_step=progress.step,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
-        workers=config.running.workers,
-    )
-    dev = dev_cases(config, cache, state.task)
-    watchdog = Watchdog(config.running.watchdog_minutes, out / "stacks.txt")
-    run = Run(
-        config, out, fabric, state, model, checkpoints, journal, watchdog, dev, say, identity,
-        progress.seconds, time.monotonic(),
-    )  # fmt: skip
-    deadline = math.inf if max_minutes is None else progress.seconds + 60 * max_minutes
-    with journal, feed, watchdog, StopRequests() as requests:
-        while progress.share(training) < 1:
+    with run_lock(out, fabric) as check_lock:
+        state, model, checkpoints, journal, identity, findings = begin(
+            config, cache, out, fabric, init_from=init_from, allow_change=allow_config_change, command=command
+        )
+        if fabric.is_global_zero:
+            show(findings)
+        feed = Feed(
+            training_cases(config, cache, state.task),
+            config.training,
+            first_step=state.progress.step,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+            workers=config.running.workers,
+        )
+        dev = dev_cases(config, cache, state.task)
+        watchdog = Watchdog(config.running.watchdog_minutes, out / "stacks.txt")
+        run = Run(
+            config, out, fabric, state, model, checkpoints, journal, watchdog, dev, say, check_lock, identity,
+            state.progress.seconds, time.monotonic(),
+        )  # fmt: skip
+        asked = loop(run, feed, math.inf if max_minutes is None else 60 * max_minutes)
+    if asked:
+        raise Stopped(asked)
+    progress = state.progress
+    finished = progress.share(config.training) >= 1
+    best = progress.best if math.isfinite(progress.best) else None
+    return TrainResult(out, progress.step, progress.seconds / 60, finished, best)
+
+
+def loop(run: Run, feed: Feed, seconds: float) -> int:
+    """Train until the budget is used up, for at most so many seconds; the number of the signal that came, or 0."""
+    progress = run.state.progress
+    deadline = progress.seconds + seconds
+    with run.journal, feed, run.watchdog, StopRequests() as requests:
+        while progress.share(run.config.training) < 1:
             stop = training_step(run, feed, requests)
-            watchdog.beat()
+            run.watchdog.beat()
             keep_records(run)
             if stop or progress.seconds >= deadline:
                 save(run)
                 break
         else:
             finish(run)
-    if requests.asked:
-        raise Stopped(requests.asked)
-    finished = progress.share(training) >= 1
-    best = progress.best if math.isfinite(progress.best) else None
-    return TrainResult(out, progress.step, progress.seconds / 60, finished, best)
+    return requests.asked
 
 
 def training_step(run: Run, feed: Feed, requests: StopRequests) -> bool:
@@ -192,7 +203,8 @@ def training_step(run: Run, feed: Feed, requests: StopRequests) -> bool:
         progress.loss = before + LOSS_MEMORY * (loss - before)
     else:
         run.sound_since_save = False
-        note_skipped(run, loss, norm)
+        run.journal.write({"step": progress.step, "not_finite": f"loss {loss}, gradient {norm}"})
+        stop_if_hopeless(state, training, run.folder, loss=loss, norm=norm)
     progress.step += 1
     progress.seconds = seconds
     if progress.step % run.config.running.log_every == 0:
@@ -214,38 +226,6 @@ def agree(run: Run, *values: float) -> list[float]:
         return list(values)
     shared = run.fabric.all_reduce(mine.to(run.fabric.device), reduce_op="mean")
     return [float(value) for value in shared]
-
-
-def note_skipped(run: Run, loss: float, norm: float) -> None:
-    """Count a step that was not finite; too many in a row end the run.
-
-    Raises:
-        ModelFaultError: TR-01, ``give_up_after`` such steps in a row; TR-02, the scale of fp16 losses fell below 1.
-    """
-    progress, scaler = run.state.progress, run.state.scaler
-    fault = {"step": progress.step, "not_finite": f"loss {loss}, gradient {norm}"}
-    run.journal.write(fault)
-    advice = (
-        "begin again with half the learning rate (--set peak_lr=...), with --set precision=fp32, or from "
-        "checkpoints/good.pt, which is from before the trouble: see docs/how-to/train.md"
-    )
-    if scaler is not None and scaler.get_scale() < 1:
-        raise ModelFaultError(
-            "TR-02",
-            f"the scale of fp16 losses fell to {scaler.get_scale():g} at step {progress.step}",
-            why="gradients overflow at every scale: nothing is learnt any more",
-            fix="use bf16 (--set precision=bf16), or " + advice,
-            path=run.folder,
-        )
-    if progress.in_a_row >= run.config.training.give_up_after:
-        raise ModelFaultError(
-            "TR-01",
-            f"{progress.in_a_row} steps in a row were not finite (the last: loss {loss}, gradient {norm}, "
-            f"step {progress.step})",
-            why="no weight was changed by them and none was saved, but training cannot go on like this",
-            fix=advice,
-            path=run.folder,
-        )
 
 
 def keep_records(run: Run) -> None:
@@ -314,12 +294,13 @@ def save(run: Run) -> dict[str, Any]:
     """Write the checkpoint and return it; where no step since the last one was skipped, keep it as the good one too.
 
     Raises:
-        ModelFaultError: TR-01, a weight is not finite.
+        ModelFaultError: TR-01, a weight is not finite. TemporaryError: TR-24, the folder is another run's now.
     """
     run.state.progress.log_bytes = run.journal.log_bytes
     content = run.state.content()
     content |= {"identity": run.identity, "config": run.config.model_dump(mode="json")}
     if run.fabric.is_global_zero:
+        run.check_lock()
         run.checkpoints.save(content)
         if run.sound_since_save:
             run.checkpoints.keep(GOOD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +10,13 @@ import pytest
 import torch
 
 from neuromend.checkpoint import load_into, load_manifest, load_weights
-from neuromend.errors import MissingInputError, TemporaryError, UsageError
+from neuromend.errors import MissingInputError, ModelFaultError, TemporaryError, UsageError
 from neuromend.methods import METHODS
 from neuromend.train import train
 from neuromend.trainer.checkpoints import read_checkpoint
 from neuromend.trainer.config import build_method, make_config
 from neuromend.trainer.export import ExportOptions, export, push_to_hub
+from neuromend.trainer.guards import stop_if_hopeless
 from neuromend.trainer.presets import TRAINING
 from neuromend.trainer.tasks import MethodTask, make_task
 
@@ -204,13 +204,9 @@ def test_minutes_take_the_place_of_a_presets_steps() -> None:
 
 
 def test_a_scale_of_fp16_losses_below_one_ends_the_run() -> None:
-    from neuromend.errors import ModelFaultError
-    from neuromend.train import note_skipped
-
     progress = SimpleNamespace(step=7, in_a_row=0)
-    state = SimpleNamespace(progress=progress, scaler=SimpleNamespace(get_scale=lambda: 0.5))
-    journal = SimpleNamespace(write=lambda row: json.dumps(row))
-    run: Any = SimpleNamespace(state=state, journal=journal, folder=Path("run"))
+    state: Any = SimpleNamespace(progress=progress, scaler=SimpleNamespace(get_scale=lambda: 0.5))
+    training = make_config("unet3d", preset="tiny").training
     with pytest.raises(ModelFaultError, match=r"fell to 0\.5") as caught:
-        note_skipped(run, 1.0, float("inf"))
+        stop_if_hopeless(state, training, Path("run"), loss=1.0, norm=float("inf"))
     assert (caught.value.code, caught.value.exit_status) == ("TR-02", 70)

@@ -1,4 +1,4 @@
-"""What watches over a training run: requests to stop, and a clock against standing still."""
+"""What watches over a training run: requests to stop, a clock against standing still, steps that are not finite."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from neuromend.errors import TemporaryError
+from neuromend.errors import ModelFaultError, TemporaryError
 from neuromend.interrupts import REPEAT_SECONDS
+from neuromend.trainer.config import Training
+from neuromend.trainer.state import RunState
+
+ADVICE = (
+    "begin again with half the learning rate (--set peak_lr=...), with --set precision=fp32, or from "
+    "checkpoints/good.pt, which is from before the trouble: see docs/how-to/train.md"
+)
 
 
 class StopRequests:
@@ -99,3 +106,29 @@ class Watchdog:
         )
         os.write(2, f"{error.render()}\n".encode())
         os._exit(error.exit_status)
+
+
+def stop_if_hopeless(state: RunState, training: Training, run: Path, *, loss: float, norm: float) -> None:
+    """Called after a step that was not finite; too many of them end the run.
+
+    Raises:
+        ModelFaultError: TR-01, ``give_up_after`` such steps in a row; TR-02, the scale of fp16 losses fell below 1.
+    """
+    progress = state.progress
+    if state.scaler is not None and state.scaler.get_scale() < 1:
+        raise ModelFaultError(
+            "TR-02",
+            f"the scale of fp16 losses fell to {state.scaler.get_scale():g} at step {progress.step}",
+            why="gradients overflow at every scale: nothing is learnt any more",
+            fix="use bf16 (--set precision=bf16), or " + ADVICE,
+            path=run,
+        )
+    if progress.in_a_row >= training.give_up_after:
+        raise ModelFaultError(
+            "TR-01",
+            f"{progress.in_a_row} steps in a row were not finite (the last: loss {loss}, gradient {norm}, "
+            f"step {progress.step})",
+            why="no weight was changed by them and none was saved, but training cannot go on like this",
+            fix=ADVICE,
+            path=run,
+        )

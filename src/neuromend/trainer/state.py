@@ -145,16 +145,16 @@ class RunState:
     def step(self, rate: float, training: Training, *, loss: float, norm: float) -> bool:
         """Let the optimisers and the average step if loss and gradient are finite; True where they did."""
         finite = math.isfinite(loss) and math.isfinite(norm)
-        if finite or (self.scaler is not None and math.isfinite(loss)):
+        if finite:
             for optimiser in self._active():
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                if self.scaler is not None:
-                    self.scaler.step(optimiser)  # steps only if it saw a finite gradient
-                else:
-                    optimiser.step()
+                optimiser.step()
+        smaller = False
         if self.scaler is not None:
-            self.scaler.update()
+            before = self.scaler.get_scale()
+            self.scaler.update()  # by what it saw when the gradients were unscaled for clipping
+            smaller = self.scaler.get_scale() < before
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         if finite:
@@ -163,7 +163,7 @@ class RunState:
             return True
         self.progress.skipped += 1
         # A gradient that overflows in fp16 is in order: the scale is halved until it fits.
-        if self.scaler is None or not math.isfinite(loss):
+        if not (smaller and math.isfinite(loss)):
             self.progress.in_a_row += 1
         return False
 
