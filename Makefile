@@ -10,7 +10,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 MPLBACKEND=Agg
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-fill bench-methods score-dev leaderboard ms-experiment train train-smoke wheel clean
+.PHONY: help demo test check bench-fill bench-methods score-dev leaderboard ms-experiment train train-smoke small-round wheel clean
 
 help:
 	@echo "make demo           fill a real scan with a simulated lesion; prints where the results are"
@@ -21,7 +21,8 @@ help:
 	@echo "make score-dev      scores of the default model and the classical fills on the dev persons"
 	@echo "make leaderboard    all methods on the dev persons, as docs/results.md and a page; goes on where it stopped"
 	@echo "make ms-experiment  does filling repair a tissue segmentation? docs/ms.md; goes on where it stopped"
-	@echo "make train          train the default model"
+	@echo "make train          train the default model: prepare, train, export; goes on where it stopped"
+	@echo "make small-round    every method at preset small for the same minutes: docs/small.md"
 	@echo "make train-smoke    every method for a few steps on made-up data; the loss must fall"
 	@echo "make wheel          build dist/*.whl"
 	@echo "make clean          remove .venv and everything built"
@@ -71,8 +72,18 @@ leaderboard: $(VENV)/.dev
 ms-experiment: $(VENV)/.dev
 	$(RUN) benchmarks/ms_experiment.py $(ARGS)
 
-train: $(VENV)/.dev
-	$(RUN) training/train_default.py --data ../shared/data --out runs/default --export runs/default/model $(ARGS)
+runs/prepared/cache.json: | $(VENV)/.dev
+	$(RUN) training/dataset_tsv.py --data ../shared/data --out runs/dataset
+	$(RUN) -m neuromend prepare runs/dataset/cases.tsv --out runs/prepared
+
+train: $(VENV)/.dev runs/prepared/cache.json
+	$(RUN) -m neuromend train --method fastwavelet3d --preset default --data runs/prepared --out runs/default \
+		--shapes ../shared/data/stroke/masks-mni:0.8:4 --shapes ../shared/data/ms/masks-mni:0.2:2 $(ARGS)
+	$(RUN) -m neuromend export runs/default --out runs/default-model --name fastwavelet3d-default --coverage both \
+		--licence CC-BY-NC-SA-4.0 --licence-file training/LICENSE-WEIGHTS.md --notes training/card-notes.md --overwrite
+
+small-round: $(VENV)/.dev runs/prepared/cache.json
+	$(RUN) training/small_round.py $(ARGS)
 
 train-smoke: $(VENV)/.dev
 	$(RUN) benchmarks/train_smoke.py $(ARGS)

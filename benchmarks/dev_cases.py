@@ -51,7 +51,7 @@ _PLAN: dict[str, str] = {
 
 LEAST_INSIDE = 0.7  # of a shape must lie in the brain, else it is drawn again
 # Every fourth of the thousand stroke masks and every second of the twenty MS masks are dev holes; training
-# (training/cases.py) leaves these out, so that shapes, like persons, stay on one side of the split.
+# (make train) leaves these out, so that shapes, like persons, stay on one side of the split.
 STRIDES = {"stroke": 4, "ms": 2}
 TRIES = 200
 LEAST_ML, MOST_ML = 0.1, 100.0

@@ -1,4 +1,4 @@
-"""A data folder like ../shared/data, of synthetic brains of a few centimetres, and the training scripts."""
+"""A data folder like ../shared/data, of synthetic brains of a few centimetres, and the scripts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ SUBJECTS = [
 ]
 FOLDERS = {"malf": "oasis", "ixi2mm": "ixi-2mm", "other": "other"}
 SIDES = {"malf": (44, 52, 48), "ixi2mm": (36, 44, 40), "other": (36, 44, 40)}
-CROPS = {1: (32, 40, 48), 2: (24, 32, 40)}
 
 
 def brain(shape: tuple[int, int, int], seed: int) -> NDArray[np.uint8]:
@@ -83,22 +82,4 @@ def load_script(name: str, monkeypatch: pytest.MonkeyPatch, folder: str = "train
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def cases(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """training/cases.py, with crops that fit the small brains (so that a case takes milliseconds)."""
-    load_script("appearance", monkeypatch)
-    module = load_script("cases", monkeypatch)
-    monkeypatch.setattr(module, "crop_size", lambda spacing_mm, lesion_ml: CROPS[1 + (spacing_mm > 1.5)])
-    return module
-
-
-@pytest.fixture
-def train_default(cases: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """training/train_default.py, with two dev cases and a checkpoint every three steps."""
-    module = load_script("train_default", monkeypatch)
-    monkeypatch.setattr(module, "DEV_CASES", 2)
-    monkeypatch.setattr(module, "CHECKPOINT_EVERY", 3)
     return module

@@ -57,8 +57,8 @@ class FastWavelet3DConfig:
         blocks: residual blocks at each level.
         embedding: width of the noise-level embedding.
         residual_scale: standard deviation of (healthy - harmonic) in normalised intensity, over the masks
-            of training cases (training/measure_residual.py, first 40 cases: 0.113 where each case counts the
-            same, 0.118 where each voxel does).
+            of training cases (training/measure_residual.py, first 40 cases: 0.110 where each case counts the
+            same, 0.108 where each voxel does).
         expected_fraction: share of the training cases at the highest noise level, that is for the expected fill.
     """
 
