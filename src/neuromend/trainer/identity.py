@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,20 @@ import torch
 
 import neuromend
 from neuromend.errors import CheckpointError
+from neuromend.methods import METHODS
 from neuromend.trainer.config import RunConfig
 
-DECISIVE_CODE = ("train.py", "wavelets.py", "trainer", "corpus", "methods", "networks", "diffusion", "data")
-"""The parts of the package that the weights depend on."""
+ASIDE = frozenset(
+    {
+        "neuromend", "neuromend.methods", "neuromend.errors", "neuromend.findings", "neuromend.interrupts",
+        "neuromend.provenance", "neuromend.manifest", "neuromend.checkpoint", "neuromend.data.atomic",
+        *(f"neuromend.trainer.{name}" for name in (
+            "checkpoints", "export", "guards", "identity", "journal", "locking", "presets", "previews", "scores",
+        )),
+    }
+)  # fmt: skip
+"""Modules that a training imports and its weights do not depend on: they read, watch, write, score and report. (What
+``methods`` and ``presets`` list is part of the settings.) Whatever is imported and not named here counts."""
 
 
 def identity(config: RunConfig, data_digest: str, world: int) -> dict[str, Any]:
@@ -24,23 +35,50 @@ def identity(config: RunConfig, data_digest: str, world: int) -> dict[str, Any]:
     return {
         **{f"config.{name}": value for name, value in config.decisive().items()},
         "data": data_digest,
-        "code": code_digest(),
+        **{f"code.{name}": digest for name, digest in code_digests(config.method).items()},
         "neuromend": version("neuromend"),
         "torch": str(torch.__version__),
         "processes": world,
     }
 
 
-def code_digest() -> str:
-    """SHA-256 of the sources that decide the weights: unlike a commit it also knows of edits not committed."""
-    root = Path(str(neuromend.__file__)).parent
-    digest = hashlib.sha256()
-    for part in DECISIVE_CODE:
-        place = root / part
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def code_digests(method: str) -> dict[str, str]:
+    """SHA-256 of each source that decides the weights of a method; edits that were not committed count too.
+
+    These are the method's module, the loop (train.py), and what they import of this package, directly or through
+    others; other methods only where this one is built of them.
+    """
+    every = {kind.__module__ for kind in METHODS.values()}
+    own = METHODS[method].__module__
+    modules = imported(own, ASIDE) | imported("neuromend.train", ASIDE | (every - {own}))
+    return {
+        name.removeprefix("neuromend."): hashlib.sha256(_source(name).read_bytes()).hexdigest()
+        for name in sorted(modules)
+    }
+
+
+def imported(module: str, aside: Collection[str]) -> set[str]:
+    """A module of this package and all of its modules that it imports, wherever in the text; none through ``aside``."""
+    found: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        for node in ast.walk(ast.parse(_source(name).read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                waiting |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                waiting |= {alias.name for alias in node.names}
+        waiting = {
+            n for n in waiting - found - set(aside) if n.startswith("neuromend.") and _source(n).is_file()
+        }
+    return found
+
+
+def _source(module: str) -> Path:
+    """The file of a module of this package; where there is none, a path that leads nowhere."""
+    place = Path(str(neuromend.__file__)).parent.joinpath(*module.split(".")[1:])
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ def run_lock(run: Path, fabric: Fabric) -> Iterator[Callable[[], None]]:
     """
     with ExitStack() as stack:
         problem: NeuromendError | None = None
-        still_ours: Callable[[], bool] = lambda: True
+        still_ours: Callable[[], bool] | None = None  # the other processes save nothing, so they need not ask
         if fabric.is_global_zero:
             try:
                 still_ours = stack.enter_context(hold(run / LOCK))
@@ -42,7 +42,7 @@ def run_lock(run: Path, fabric: Fabric) -> Iterator[Callable[[], None]]:
             raise problem
 
         def check() -> None:
-            if not still_ours():
+            if still_ours is not None and not still_ours():
                 raise _busy(run, "another process has taken this folder over, because this one stood still")
 
         yield check
