@@ -44,6 +44,9 @@ SETTINGS = (
     "running.score_every=1000000", "running.save_every=1000000", "running.log_every=25", "running.workers=1",
 )  # fmt: skip
 SHAPES = ("stroke/masks-mni:0.8:4", "ms/masks-mni:0.2:2")
+MARGIN = 25
+"""Voxels of 1 mm around the lesion that the figure shows."""
+
 HEADINGS = {"psnr_01": "PSNR 0-1 dB", "ssim": "SSIM", "mse": "MSE", "mae": "MAE"}
 
 
@@ -171,19 +174,22 @@ def voxels_of(path: Path) -> NDArray[np.float32]:
 
 
 def draw(scan: Path, lesion: Path, healthy: Path, fills: dict[str, Path], out: Path) -> None:
-    """The axial plane through the middle of the lesion: as given, as each method filled it, and the truth."""
+    """The axial plane through the middle of the lesion, and 25 mm around it: as given, as filled, and the truth."""
     images = {"given": scan, **fills, "hidden truth": healthy}
     volumes = {name: voxels_of(path) for name, path in images.items()}
     mask = voxels_of(lesion) > 0
-    level = int(np.argwhere(mask).mean(0).round()[2])
+    places = np.argwhere(mask)
+    level = int(places.mean(0).round()[2])
+    low, high = np.maximum(places.min(0) - MARGIN, 0), places.max(0) + MARGIN
+    shown = (slice(low[0], high[0]), slice(low[1], high[1]), level)
     top = float(np.percentile(volumes["hidden truth"][~mask], 99.8))
     columns = -(-len(volumes) // 2)
     sheet = Figure(figsize=(1.9 * columns, 5.2), dpi=110, facecolor="white")
     for number, (name, volume) in enumerate(volumes.items(), 1):
         axis = sheet.add_subplot(2, columns, number)
-        axis.imshow(volume[:, :, level].T, cmap="gray", vmin=0, vmax=top, origin="lower")
+        axis.imshow(volume[shown].T, cmap="gray", vmin=0, vmax=top, origin="lower")
         if name == "hidden truth":
-            axis.contour(mask[:, :, level].T, [0.5], colors="#ffc43d", linewidths=0.8)
+            axis.contour(mask[shown].T, [0.5], colors="#ffc43d", linewidths=0.8)
         axis.set_axis_off()
         title = name
         if name in fills:
@@ -197,9 +203,7 @@ def draw(scan: Path, lesion: Path, healthy: Path, fills: dict[str, Path], out: P
 PAGE = """# Every method at `small`
 
 ```bash
-python training/dataset_tsv.py --help      # the table of scans: training/README.md
-neuromend prepare runs/dataset/cases.tsv --out runs/prepared
-make small-round                           # trains what is not trained yet, then writes this page
+make small-round      # prepares the data (training/README.md), trains what is not trained yet, writes this page
 ```
 
 {begin}
