@@ -14,6 +14,7 @@ import { currentMask } from "./mask.js";
 import { attempt, complain } from "./notices.js";
 import * as pointer from "./pointer.js";
 import * as results from "./results.js";
+import * as scales from "./scales.js";
 import * as scans from "./scans.js";
 import * as tools from "./tools.js";
 import { viewer } from "./viewer.js";
@@ -74,7 +75,7 @@ async function begin() {
     return;
   }
   performance.mark("viewer");
-  for (const part of [layers, tools, windowing, pointer, compare, scans, results, fill, cohort, drop, keys]) part.start();
+  for (const part of [layers, scales, tools, windowing, pointer, compare, scans, results, fill, cohort, drop, keys]) part.start();
   for (const button of all("[data-view]")) button.addEventListener("click", () => viewer.setView(button.dataset.view));
   byId("reset-view").addEventListener("click", () => viewer.resetView());
   window.addEventListener("beforeunload", (event) => {

@@ -27,11 +27,24 @@ export function press(attribute, value) {
   }
 }
 
-/** Fill a select with options [{value, text}] and choose one; a value that is not there chooses the first. */
+/**
+ * Fill a select with options [{value, text, title}] and choose one; a value that is not there chooses the first.
+ * `title` is what is said and shown of a text that is shortened.
+ */
 export function choices(select, options, chosen) {
-  select.replaceChildren(...options.map(({ value, text }) => make("option", { value }, text)));
+  select.replaceChildren(...options.map(({ value, text, title }) => make("option", { value, title, "aria-label": title }, text)));
   if (options.some(({ value }) => value === chosen)) select.value = chosen;
+  select.title = select.selectedOptions[0]?.title ?? "";
   return select.value;
+}
+
+/** A long name of a file without its middle and its ending; most of what is kept is at its end, where files differ. */
+export function shortened(name, most) {
+  if (name.length <= most) return name;
+  const letters = [...name.replace(/\.(nii(\.gz)?|mg[hz]|img|hdr)$/i, "")];
+  if (letters.length <= most) return letters.join("");
+  const first = Math.floor(most / 3);
+  return `${letters.slice(0, first).join("")}…${letters.slice(1 + first - most).join("")}`;
 }
 
 /** Say a short sentence to screen readers (and show it in the status line). */

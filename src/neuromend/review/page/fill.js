@@ -157,5 +157,6 @@ export function start() {
     estimate();
   });
   on("mask", estimate);
+  on("filled", estimate); // it may have been measured now
   byId("fill").disabled = true;
 }

@@ -4,6 +4,7 @@ import { on, state } from "./bus.js";
 import { setFilled } from "./compare.js";
 import { byId, make } from "./dom.js";
 import { attempt } from "./notices.js";
+import { bar, coloursOf, setRange } from "./scales.js";
 import { viewer } from "./viewer.js";
 import { difference, fetchVolume } from "./volume.js";
 
@@ -16,12 +17,19 @@ export const layers = {
   difference: { name: "Difference", shown: false, opacity: 0.7, needs: () => state.result },
 };
 const OVERLAYS = ["uncertainty", "difference"];
+let asked = 0;
 
 export function toggle(name) {
   const layer = layers[name];
   if (layer.needs && !layer.needs()) return;
   layer.shown = !layer.shown;
+  if (layer.shown && OVERLAYS.includes(name)) alone(name);
   apply(name);
+}
+
+/** Two scales of colours over each other could not be read. */
+function alone(name) {
+  for (const other of OVERLAYS) layers[other].shown = other === name;
 }
 
 function setOpacity(name, opacity) {
@@ -40,24 +48,24 @@ function apply(name) {
 
 /** Put the overlays that are shown over the pictures, fetching what is not there yet. */
 async function showOverlays() {
-  const { scan, result } = state;
-  if (!scan) return;
+  const mine = ++asked;
+  if (!state.scan) return;
+  const { overlays } = state.scan;
   const list = [];
   for (const name of OVERLAYS) {
     const layer = layers[name];
     if (!layer.shown || !layer.needs()) continue;
-    scan.overlays[name] ??= name === "difference" ? await difference(scan.volume, scan.after) : await uncertainty(result);
-    if (state.scan !== scan || state.result !== result) return;
-    list.push({ volume: scan.overlays[name], opacity: layer.opacity });
+    overlays[name] ??= setRange(name, await overlay(name));
+    if (mine !== asked) return;
+    list.push({ volume: overlays[name], opacity: layer.opacity });
   }
   if (list.length > 0 || viewer.overlays.length > 0) viewer.setOverlays(list);
 }
 
-async function uncertainty(result) {
-  const volume = await fetchVolume(result.files.uncertainty, { colormap: "inferno" });
-  const high = volume.image.global_max || 1;
-  volume.setWindow(1e-3 * high, high); // what is not quite zero is shown: holes would look like a finding
-  return volume;
+function overlay(name) {
+  const { scan, result } = state;
+  if (name === "uncertainty") return fetchVolume(result.files.uncertainty, coloursOf(name));
+  return difference(scan.volume, scan.after, coloursOf(name));
 }
 
 function refresh() {
@@ -81,7 +89,7 @@ function row(name, layer) {
     oninput: () => setOpacity(name, Number(slider.value) / 100),
   });
   slider.value = layer.opacity * 100;
-  return make("div", { class: "layer", id: `layer-${name}` }, box, make("label", { htmlFor: `show-${name}` }, make("i", { class: `swatch ${name}` }), layer.name), slider);
+  return make("div", { class: "layer", id: `layer-${name}` }, box, make("label", { htmlFor: `show-${name}` }, make("i", { class: `swatch ${name}` }), layer.name), slider, OVERLAYS.includes(name) ? bar(name) : null);
 }
 
 export function start() {

@@ -2,13 +2,16 @@
 
 import { get, packed, upload } from "./api.js";
 import { on, remembered, state, tell } from "./bus.js";
-import { byId, choices, download, speak } from "./dom.js";
+import { byId, choices, download, shortened, speak } from "./dom.js";
 import { centre, currentMask, Mask } from "./mask.js";
 import { attempt, complain, question, say } from "./notices.js";
 import { viewer } from "./viewer.js";
 import { fetchVolume } from "./volume.js";
 
 const NEW = "new";
+/** Letters of a file's name that its list has room for, beside what is said of the file. */
+const SCAN_LETTERS = 26;
+const MASK_LETTERS = 23;
 let opening = 0;
 let known = "";
 
@@ -153,16 +156,20 @@ export async function openFile(file, kind) {
   }
 }
 
+/** An option for a file: its name, shortened where it is long, and what is said of it. */
+const named = (value, name, letters, about) => ({ value, text: shortened(name, letters) + about, title: name + about });
+
 function showScans() {
   const { scans } = state.session;
-  choices(byId("scan"), scans.map(({ id, name, shape, spacing_mm: mm }) => ({ value: id, text: `${name}  (${shape.join("×")}, ${mm.map((size) => Number(size.toFixed(2))).join("×")} mm)` })), state.scan?.id);
+  const options = scans.map(({ id, name, shape, spacing_mm: mm }) => named(id, name, SCAN_LETTERS, `  (${shape.join("×")}, ${mm.map((size) => Number(size.toFixed(2))).join("×")} mm)`));
+  choices(byId("scan"), options, state.scan?.id);
   byId("empty").hidden = scans.length > 0;
   showMasks();
 }
 
 function showMasks() {
   const masks = infoOf(state.scan?.id)?.masks ?? [];
-  const options = masks.map(({ id, name, volume_ml: ml }) => ({ value: id, text: `${name} (${ml.toFixed(2)} ml)` }));
+  const options = masks.map(({ id, name, volume_ml: ml }) => named(id, name, MASK_LETTERS, ` (${ml.toFixed(2)} ml)`));
   choices(byId("mask"), [...options, { value: NEW, text: "new, empty mask" }], state.scan?.mask.id ?? NEW);
 }
 
@@ -179,5 +186,5 @@ export function start() {
     attempt(async () => download(await packed(currentMask().file()), "mask.nii.gz", "application/gzip"));
   });
   on("session", showScans);
-  on("scan", showMasks);
+  on("scan", showScans);
 }

@@ -73,6 +73,17 @@ export class Volume {
     return voxels;
   }
 
+  /** The magnitude that a share of the intensities that are not zero stay within; 0 where all are. */
+  limit(share) {
+    const { slope, inter } = this;
+    const magnitudes = [];
+    for (const stored of this.image.img) {
+      const size = Math.abs(stored * slope + inter);
+      if (size > 0) magnitudes.push(size);
+    }
+    return Float64Array.from(magnitudes).sort()[Math.ceil(share * magnitudes.length) - 1] ?? 0;
+  }
+
   sameGrid(other) {
     return this.dims.every((size, axis) => size === other.dims[axis]);
   }
@@ -99,23 +110,11 @@ export async function fetchVolume(id, options = {}, arriving = null) {
   return volume;
 }
 
-/** `after` minus `before`, voxel by voxel; shown as warm where brighter, cold where darker. */
-export async function difference(before, after) {
+/** `after` minus `before`, voxel by voxel. */
+export function difference(before, after, options) {
   const a = before.image.img;
   const b = after.image.img;
   const values = new Float32Array(b.length);
-  let largest = 0;
-  for (let i = 0; i < values.length; i += 1) {
-    values[i] = b[i] * after.slope + after.inter - (a[i] * before.slope + before.inter);
-    largest = Math.max(largest, Math.abs(values[i]));
-  }
-  const scale = largest || 1;
-  return read("difference", fileOf(after.header, values).buffer, {
-    colormap: "warm",
-    colormapNegative: "winter",
-    cal_min: 0.04 * scale,
-    cal_max: 0.7 * scale,
-    cal_minNeg: -0.04 * scale,
-    cal_maxNeg: -0.7 * scale,
-  });
+  for (let i = 0; i < values.length; i += 1) values[i] = b[i] * after.slope + after.inter - (a[i] * before.slope + before.inter);
+  return read("difference", fileOf(after.header, values).buffer, options);
 }
