@@ -1,22 +1,22 @@
-"""Published checkpoints: every kind of file is read, everything that does not fit is refused by name."""
+"""Published weights become model folders; everything that does not fit is refused by name."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from neuromend import published
-from neuromend.errors import CheckpointError, MissingInputError, OutputError, TemporaryError, UsageError
+from neuromend.checkpoint import load_manifest, load_weights
+from neuromend.errors import CheckpointError, MissingInputError, OutputError, UsageError
 from neuromend.methods import METHODS
 from neuromend.models import load_method, resolve_model
 from neuromend.published import PUBLISHED, import_weights
+from neuromend.trainer.beginning import initialise
+from neuromend.trainer.config import make_config
+from neuromend.trainer.tasks import MethodTask, make_task
 
 
 def authors_state(method: str = "pseudo3d") -> dict[str, Tensor]:
@@ -35,10 +35,6 @@ def saved(content: Any, path: Path) -> Path:
     return path
 
 
-class Dangerous:
-    """Would be built by a plain unpickler."""
-
-
 @pytest.mark.parametrize("method", [name for name in PUBLISHED if name in METHODS])
 def test_a_bare_state_dict_becomes_a_model_that_computes_the_same(method: str, tmp_path: Path) -> None:
     state = authors_state(method)
@@ -50,7 +46,7 @@ def test_a_bare_state_dict_becomes_a_model_that_computes_the_same(method: str, t
     assert all(torch.equal(ours[PUBLISHED[method].prefix + key], value) for key, value in state.items())
     licence = (tmp_path / "model" / "LICENSE-WEIGHTS.md").read_text()
     assert "not neuromend's" in licence
-    assert manifest.training["source_sha256"] in licence
+    assert str(manifest.training["source_sha256"]) in licence
 
 
 def test_what_the_latent_method_does_without_is_left_out(tmp_path: Path) -> None:
@@ -59,33 +55,6 @@ def test_what_the_latent_method_does_without_is_left_out(tmp_path: Path) -> None
     assert import_weights("latent3d", file, tmp_path / "model", preset="tiny").ema
     module: Any = load_method(resolve_model(tmp_path / "model"), torch.device("cpu"))
     assert bool(module.vqgan.codebook.initialised)
-
-
-@pytest.mark.parametrize(
-    ("wrap", "name", "ema"),
-    [
-        (lambda s: s, "emasavedmodel_0.9999_000010.pt", True),
-        (lambda s: {"step": 7, "model": {"x": torch.zeros(1)}, "ema": s, "scaler": None}, "model-1.pt", True),
-        (lambda s: {"step": 7, "model": s}, "model.pt", False),
-        (lambda s: {"module." + key: value for key, value in s.items()}, "netG_5.pth", False),
-        (lambda s: {"state_dict": s, "hyper_parameters": argparse.Namespace(lr=1)}, "last.ckpt", False),
-    ],
-)
-def test_every_kind_of_published_file_is_read(wrap: Any, name: str, ema: bool, tmp_path: Path) -> None:
-    state = authors_state()
-    tensors, is_ema = published.read_checkpoint(saved(wrap(state), tmp_path / name))
-    assert is_ema is ema
-    assert tensors.keys() == state.keys()
-    assert all(torch.equal(tensors[key], value) for key, value in state.items())
-
-
-def test_a_file_that_could_run_code_is_never_opened(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="more than tensors") as caught:
-        import_weights(
-            "pseudo3d", saved({"a": Dangerous()}, tmp_path / "x.pt"), tmp_path / "m", preset="tiny"
-        )
-    assert (caught.value.code, caught.value.exit_status) == ("MO-01", 78)
-    assert "x.pt" in str(caught.value)
 
 
 def refused(state: dict[str, Tensor], tmp_path: Path, method: str = "pseudo3d") -> CheckpointError:
@@ -125,20 +94,6 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     assert refused(state, tmp_path).code == "MO-05"
 
 
-@pytest.mark.parametrize("content", [{"state": {}, "param_groups": []}, {}, [torch.zeros(1)]])
-def test_a_file_without_named_tensors_is_refused(content: Any, tmp_path: Path) -> None:
-    assert refused(content, tmp_path).code == "MO-06"
-
-
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    file = saved(authors_state(), tmp_path / "whole.pt")
-    for name, data in (("cut.pt", file.read_bytes()[:5000]), ("text.pt", b"<html>"), ("empty.pt", b"")):
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(CheckpointError, match=name) as caught:
-            import_weights("pseudo3d", tmp_path / name, tmp_path / "model", preset="tiny")
-        assert caught.value.code in ("MO-03", "MO-01")
-
-
 def test_a_file_method_or_preset_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"absent\.pt") as missing:
         import_weights("pseudo3d", tmp_path / "absent.pt", tmp_path / "model")
@@ -157,36 +112,119 @@ def test_a_model_that_is_there_is_not_replaced(tmp_path: Path) -> None:
     import_weights("pseudo3d", file, tmp_path / "model", preset="tiny", overwrite=True)
 
 
-def test_the_hub_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match="huggingface_hub is not installed") as caught:
-        published.fetch_from_hub("savedmodel325000.pt")
-    assert (caught.value.code, caught.value.exit_status) == ("MO-11", 78)
-
-
-def test_without_a_network_the_hub_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hub, errors = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.errors")
-    hub.hf_hub_download = lambda repo, name: answers.pop()(name)  # type: ignore[attr-defined]
-    errors.EntryNotFoundError = type("EntryNotFoundError", (Exception,), {})  # type: ignore[attr-defined]
-    errors.LocalEntryNotFoundError = type(  # type: ignore[attr-defined]
-        "LocalEntryNotFoundError", (errors.EntryNotFoundError,), {}
+def latent_files(tmp_path: Path, *, with_autoencoder: bool = True) -> tuple[Path, Path, dict[str, Tensor]]:
+    """The two files of the latent method, and the tensors that both hold."""
+    state = authors_state("latent3d")
+    coder = {key[len("vqgan.") :]: value for key, value in state.items() if key.startswith("vqgan.")}
+    judges = {"image_discriminator.model0.0.bias": torch.ones(2), "perceptual_model.lin0": torch.ones(1)}
+    settings = {"state_dict": coder | judges, "epoch": 4, "optimizer_states": []}
+    ddpm = {key: value for key, value in state.items() if with_autoencoder or not key.startswith("vqgan.")}
+    return (
+        saved({"step": 9, "model": {}, "ema": ddpm | {"betas": torch.ones(3)}}, tmp_path / "model-ddpm.pt"),
+        saved(settings, tmp_path / "model-vqgan.ckpt"),
+        state,
     )
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
 
-    def failing(kind: type[Exception]) -> Any:
-        def fail(name: str) -> str:
-            raise kind(name)
 
-        return fail
+@pytest.mark.parametrize("with_autoencoder", [True, False])
+def test_the_autoencoder_can_come_from_its_own_file(with_autoencoder: bool, tmp_path: Path) -> None:
+    latent, coder, state = latent_files(tmp_path, with_autoencoder=with_autoencoder)
+    manifest = import_weights("latent3d", latent, tmp_path / "model", preset="tiny", autoencoder=coder)
+    ours = load_weights(tmp_path / "model", manifest)
+    assert all(torch.equal(ours[key], value) for key, value in state.items())
+    assert manifest.training["autoencoder_file"] == "model-vqgan.ckpt"
+    licence = (tmp_path / "model" / "LICENSE-WEIGHTS.md").read_text()
+    assert all(str(manifest.training[f"{part}_sha256"]) in licence for part in ("source", "autoencoder"))
 
-    answers: list[Any] = [lambda name: str(tmp_path / name)]
-    assert published.fetch_from_hub("a.pt") == tmp_path / "a.pt"
-    for kind in (ConnectionError, errors.LocalEntryNotFoundError):
-        answers = [failing(kind)]
-        with pytest.raises(TemporaryError, match=r"'a.pt' could not be fetched from AliciaDurrer") as offline:
-            published.fetch_from_hub("a.pt")
-        assert (offline.value.code, offline.value.exit_status) == ("MO-11", 75)
-    answers = [failing(errors.EntryNotFoundError)]
-    with pytest.raises(CheckpointError, match=r"has no file 'a.pt'"):
-        published.fetch_from_hub("a.pt")
+
+def test_the_autoencoder_that_is_given_takes_the_place_of_the_one_in_the_file(tmp_path: Path) -> None:
+    latent, _, state = latent_files(tmp_path)
+    other = {key[len("vqgan.") :]: 2 * value for key, value in state.items() if key.startswith("vqgan.")}
+    file = saved({"state_dict": other}, tmp_path / "other.ckpt")
+    manifest = import_weights("latent3d", latent, tmp_path / "model", preset="tiny", autoencoder=file)
+    ours = load_weights(tmp_path / "model", manifest)
+    assert torch.equal(ours["vqgan.codebook.embeddings"], 2 * state["vqgan.codebook.embeddings"])
+    assert torch.equal(ours["denoise_fn.time_mlp.1.weight"], state["denoise_fn.time_mlp.1.weight"])
+
+
+def test_a_training_begins_with_the_autoencoder_alone(tmp_path: Path) -> None:
+    _, coder, state = latent_files(tmp_path)
+    folder = tmp_path / "coder"
+    manifest = import_weights("latent3d", coder, folder, preset="tiny", stage="autoencoder")
+    assert manifest == load_manifest(folder)
+    assert manifest.name == "latent3d-autoencoder-published"
+    for stage in ("method", "autoencoder"):
+        config: Any = make_config("latent3d", preset="tiny", stage=stage)
+        task = make_task(config)
+        initialise(task, config, folder)
+        network = task.method.vqgan if isinstance(task, MethodTask) else task.averaged
+        begun = network.state_dict()
+        assert bool(begun["codebook.initialised"]), "training would draw the codes anew"
+        assert all(
+            torch.equal(begun[key[len("vqgan.") :]], value)
+            for key, value in state.items()
+            if key.startswith("vqgan.")
+        )
+    other = make_config("unet3d", preset="tiny")
+    with pytest.raises(
+        UsageError, match="a model of latent3d-autoencoder, but this run trains unet3d"
+    ) as caught:
+        initialise(make_task(other), other, folder)
+    assert (caught.value.code, caught.value.exit_status) == ("TR-20", 2)
+
+
+def test_the_autoencoder_alone_fills_nothing(tmp_path: Path) -> None:
+    _, coder, _ = latent_files(tmp_path)
+    import_weights("latent3d", coder, tmp_path / "coder", preset="tiny", stage="autoencoder")
+    with pytest.raises(CheckpointError, match="autoencoder of latent3d alone") as caught:
+        load_method(resolve_model(tmp_path / "coder"), torch.device("cpu"))
+    assert (caught.value.code, caught.value.exit_status) == ("MO-06", 78)
+
+
+def test_either_file_in_the_place_of_the_other_is_recognised(tmp_path: Path) -> None:
+    latent, coder, _ = latent_files(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"missing tensors: vqgan\.|missing tensors: denoise_fn\."
+    ) as caught:
+        import_weights("latent3d", coder, tmp_path / "model", preset="tiny")
+    assert "this is the autoencoder: LATENT.pt --autoencoder model-vqgan.ckpt" in str(caught.value.fix)
+    with pytest.raises(CheckpointError) as caught:
+        import_weights("latent3d", latent, tmp_path / "model", preset="tiny", stage="autoencoder")
+    assert (caught.value.code, caught.value.fix) == ("MO-07", "--method latent3d")
+    assert "missing tensors: encoder.conv_first.conv.weight" in str(caught.value)
+    with pytest.raises(CheckpointError, match=r"model-ddpm\.pt: missing tensors: encoder\."):
+        import_weights("latent3d", latent, tmp_path / "model", preset="tiny", autoencoder=latent)
+
+
+def test_a_latent_file_without_its_autoencoder_says_which_option_adds_it(tmp_path: Path) -> None:
+    latent, _, _ = latent_files(tmp_path, with_autoencoder=False)
+    with pytest.raises(CheckpointError, match=r"missing tensors: vqgan\.encoder\.") as caught:
+        import_weights("latent3d", latent, tmp_path / "model", preset="tiny")
+    assert (caught.value.code, caught.value.exit_status) == ("MO-07", 78)
+    assert caught.value.fix == "add the file of the autoencoder: --autoencoder VQGAN.ckpt"
+
+
+def test_a_tensor_of_the_autoencoder_that_does_not_fit_is_named_with_its_file(tmp_path: Path) -> None:
+    latent, _, state = latent_files(tmp_path)
+    coder = {key[len("vqgan.") :]: value for key, value in state.items() if key.startswith("vqgan.")}
+    coder["codebook.N"] = torch.zeros(5)
+    file = saved({"state_dict": coder}, tmp_path / "bent.ckpt")
+    with pytest.raises(CheckpointError, match=r"bent\.ckpt: tensor 'codebook\.N' has shape \(5,\)") as caught:
+        import_weights("latent3d", latent, tmp_path / "model", preset="tiny", autoencoder=file)
+    assert caught.value.code == "MO-06"
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "found"),
+    [
+        ("slice2d", {"stage": "autoencoder"}, "slice2d has no autoencoder"),
+        ("slice2d", {"autoencoder": "a.ckpt"}, "slice2d has no autoencoder"),
+        ("latent3d", {"stage": "autoencoder", "autoencoder": "a.ckpt"}, "given together"),
+    ],
+)
+def test_options_of_the_autoencoder_that_mean_nothing_are_refused(
+    method: str, more: dict[str, Any], found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=found) as caught:
+        import_weights(method, tmp_path / "absent.pt", tmp_path / "model", **more)
+    assert (caught.value.code, caught.value.exit_status) == ("MO-16", 2)

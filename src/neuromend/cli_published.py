@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,23 +27,45 @@ def import_weights(
         bool, opt._flag("Input", "Fetch FILE from the authors' page on the Hugging Face Hub.", "--from-hub")
     ] = False,
     preset: Annotated[str, opt._option("Input", "--preset", "NAME", "Size of the network.")] = "paper",
+    autoencoder: Annotated[
+        Path | None,
+        opt._path_option(
+            "Input",
+            "--autoencoder",
+            "FILE",
+            "latent3d: the VQ-GAN's own file.",
+            default="what FILE holds of it",
+        ),
+    ] = None,
+    stage: Annotated[
+        Literal["method", "autoencoder"],
+        opt._option("Input", "--stage", "STAGE", "latent3d: autoencoder, if FILE is the VQ-GAN alone."),
+    ] = "method",
     overwrite: opt.Overwrite = False,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
     """Turn a published checkpoint into a model folder for --model; no pickle is ever run."""
-    from neuromend.published import fetch_from_hub
+    from neuromend.manifest import AUTOENCODER
     from neuromend.published import import_weights as convert
+    from neuromend.published_hub import fetch_from_hub
 
-    path = fetch_from_hub(str(file)) if from_hub else file
-    manifest = convert(method, path, out, preset=preset, overwrite=overwrite)
+    if from_hub:
+        file = fetch_from_hub(str(file))
+        autoencoder = autoencoder and fetch_from_hub(str(autoencoder))
+    manifest = convert(
+        method, file, out, preset=preset, stage=stage, autoencoder=autoencoder, overwrite=overwrite
+    )
     if as_json:
         print_json({"folder": str(out), "manifest": manifest.model_dump(mode="json")})
         return
     print_stdout(
         f"{manifest.description}\nmodel: {out}\nlicence: {manifest.licence} (see LICENSE-WEIGHTS.md)"
     )
-    print_stdout(f"neuromend fill --model {out} ...")
+    if manifest.method == AUTOENCODER:
+        print_stdout(f"neuromend train --method latent3d --init-from {out} ...")
+    else:
+        print_stdout(f"neuromend fill --model {out} ...")
 
 
 def parity(

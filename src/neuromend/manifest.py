@@ -29,6 +29,8 @@ MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.safetensors"
 CARD_NAME = "MODEL_CARD.md"
 LICENCE_NAME = "LICENSE-WEIGHTS.md"
+#: What the manifest of latent3d's autoencoder alone says in place of a method; it fills nothing.
+AUTOENCODER = "latent3d-autoencoder"
 #: A manifest is a few kilobytes; a bigger file is something else and is not parsed.
 MAX_MANIFEST_BYTES = 1 << 20
 
@@ -57,7 +59,7 @@ class Manifest(_Strict):
     """The facts of one model. JSON on disk; strict: no unknown field, no silent conversion.
 
     Attributes:
-        method: key of ``neuromend.methods.METHODS``.
+        method: key of ``neuromend.methods.METHODS``, or ``AUTOENCODER``.
         config: the method's ``Config`` as JSON; every field present.
         config_sha256: :func:`config_digest` of ``config``; it stands in the weights' header too.
         weights_bytes: size of the weights file in bytes.

@@ -1,34 +1,27 @@
 """Published checkpoints, turned into model folders: names checked, nothing renamed in silence.
 
-The authors' files are pickles. They are opened by ``torch.load(weights_only=True)`` alone, which builds tensors and
-plain containers and runs no code (MO-01). Known shapes of file: a bare state dict, one wrapped as ``model``,
-``ema`` or ``state_dict`` (Lightning), each also with the ``module.`` of parallel training before every name.
-To add a method: one entry in ``PUBLISHED``.
+How the authors' files are opened is in :mod:`neuromend.published_files`, where they come from in
+:mod:`neuromend.published_hub`. To add a method: one entry in ``PUBLISHED``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from neuromend.checkpoint import save_model
-from neuromend.errors import CheckpointError, MissingInputError, TemporaryError, UsageError
-from neuromend.manifest import Manifest, TrainedRange
+from neuromend.errors import CheckpointError, UsageError
+from neuromend.manifest import AUTOENCODER, Manifest, TrainedRange
 from neuromend.methods import METHODS
+from neuromend.published_files import read_checkpoint
+from neuromend.published_hub import HUB
 from neuromend.published_terms import CARD, TERMS_OF_THE_SIX, TERMS_UNKNOWN
-
-HUB = "AliciaDurrer/DM_Inpainting"
-"""Where the authors of the six methods published their weights, under the MIT licence."""
-
-_INERT = ("argparse.", "omegaconf.", "pathlib.", "pytorch_lightning.", "typing.")
-"""Modules whose objects stand beside the tensors in Lightning files; they are read as empty shells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +32,7 @@ class Source:
         title: of the published model, for people.
         prefix: stands before every published name here.
         unused: beginnings of published names that sampling and training here do without.
-        ones: tensors that the published file lacks and that are 1 in a trained model.
+        ones: our names of tensors that the published file lacks and that are 1 in a trained model.
         licence: of the published weights, for the manifest.
         terms: the text of LICENSE-WEIGHTS.md.
     """
@@ -52,6 +45,10 @@ class Source:
     terms: str = TERMS_OF_THE_SIX
 
 
+_ONLY_IN_TRAINING = ("image_discriminator.", "perceptual_model.", "video_discriminator.")
+_SCHEDULE = ("alphas_cumprod", "betas", "log_one_minus_", "posterior_", "sqrt_")
+_VQGAN = "vqgan."
+
 PUBLISHED: dict[str, Source] = {
     "slice2d": Source("DDPM_2D_slice_wise"),
     "sequential2d": Source("DDPM_2D_seq_pos"),
@@ -62,19 +59,15 @@ PUBLISHED: dict[str, Source] = {
     "latent3d": Source(
         "LDM_3D",
         prefix="",
-        unused=(
-            "alphas_cumprod",
-            "betas",
-            "log_one_minus_",
-            "posterior_",
-            "sqrt_",
-            "vqgan.image_discriminator.",
-            "vqgan.perceptual_model.",
-            "vqgan.video_discriminator.",
-        ),
+        unused=(*_SCHEDULE, *(_VQGAN + name for name in _ONLY_IN_TRAINING)),
         ones=("vqgan.codebook.initialised",),
     ),
 }
+
+VQGAN_ALONE = Source(
+    "LDM_3D's VQ-GAN", prefix=_VQGAN, unused=_ONLY_IN_TRAINING, ones=("vqgan.codebook.initialised",)
+)
+"""The autoencoder of ``latent3d`` in a file of its own."""
 
 
 def import_weights(
@@ -83,179 +76,94 @@ def import_weights(
     out: Path | str,
     *,
     preset: str = "paper",
+    stage: Literal["method", "autoencoder"] = "method",
+    autoencoder: Path | str | None = None,
     overwrite: bool = False,
 ) -> Manifest:
     """Turn a published checkpoint into a model folder and return its manifest. Weights stay float32.
 
+    Args:
+        method: key of ``PUBLISHED``.
+        file: of the authors.
+        out: the model folder to make.
+        preset: size of the network.
+        stage: ``"autoencoder"`` for the VQ-GAN of ``latent3d`` alone; it fills nothing, a training begins with it.
+        autoencoder: for ``latent3d``, a file of the VQ-GAN, which takes the place of what ``file`` holds of it.
+        overwrite: replace a folder that is there.
+
     Raises:
-        UsageError: MO-16, no such method or preset.
+        UsageError: MO-16, no such method or preset, or no autoencoder in this method.
         MissingInputError: IN-38, there is no such file.
-        CheckpointError: MO-01 the file holds more than tensors, MO-03 it is damaged, MO-05 NaN or Inf, MO-06 another
+        CheckpointError: MO-01 a file holds more than tensors, MO-03 it is damaged, MO-05 NaN or Inf, MO-06 another
             shape or no tensors, MO-07 missing or unexpected names.
         OutputError, OutputPermissionError, StorageError: as for :func:`neuromend.checkpoint.save_model`.
     """
-    source, config = _source(method), _config(method, preset)
+    source = _source(method, stage, autoencoder)
+    config = _config(method, preset)
     path = Path(file)
     tensors, ema = read_checkpoint(path)
-    expected = _expected(method, config)
-    found = {
-        source.prefix + key: value
-        for key, value in tensors.items()
-        if source.prefix + key in expected or not key.startswith(source.unused or ("\0",))
-    }
-    found |= {key: torch.ones(expected[key]) for key in source.ones if key not in found}
-    _check(method, preset, expected, found, source, path)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    training: dict[str, Any] = {"published_model": source.title, **_origin("source", path)}
+    if autoencoder is not None:
+        coder, _ = read_checkpoint(Path(autoencoder))
+        rest = {key: value for key, value in tensors.items() if not key.startswith(_VQGAN)}
+        tensors = rest | _fitting(VQGAN_ALONE, method, preset, coder, Path(autoencoder))
+        training |= _origin("autoencoder", Path(autoencoder))
+    found = _fitting(source, method, preset, tensors, path)
+    alone = stage == "autoencoder"
+    files = " and ".join(
+        f"`{training[f'{part}_file']}` (SHA-256 {training[f'{part}_sha256']})"
+        for part in ("source", "autoencoder")
+        if f"{part}_file" in training
+    )
     return save_model(
         out,
-        found,
-        name=f"{method}-published",
+        {key.removeprefix(_VQGAN): value for key, value in found.items()} if alone else found,
+        name=f"{AUTOENCODER if alone else method}-published",
         description=f"{source.title}, weights of its authors, imported from {path.name}",
-        method=method,
+        method=AUTOENCODER if alone else method,
         config=asdict(config),
         trained_range=TrainedRange(modalities=("T1w",), spacing_mm=(1.0, 1.0), coverage=("skull-stripped",)),
         licence=source.licence,
-        licence_text=source.terms.format(name=path.name, digest=digest, hub=HUB),
-        card=CARD.format(title=source.title, method=method, name=path.name, digest=digest),
-        training={"source_file": path.name, "source_sha256": digest, "published_model": source.title},
+        licence_text=source.terms.format(files=files, hub=HUB),
+        card=CARD.format(title=source.title, method=method, files=files),
+        training=training,
         ema=ema,
         dtype=torch.float32,
         overwrite=overwrite,
     )
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The named tensors of a checkpoint, without wrappers, and whether they are a moving average (EMA).
-
-    Where a file has both, the moving average is taken: it is the one to sample from.
-    """
-    content, ema = _load(path), path.name.startswith("ema")
-    for wrapper in ("ema", "state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content, ema = content[wrapper], ema or wrapper == "ema"
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise _no_weights(path, f"a {type(content).__name__}, expected named tensors")
-    for key, value in content.items():
-        if not isinstance(value, Tensor):
-            raise _no_weights(path, f"'{key}' is a {type(value).__name__}, expected a tensor")
-    parallel = all(str(key).startswith("module.") for key in content)
-    return {str(key).removeprefix("module.") if parallel else str(key): v for key, v in content.items()}, ema
+def _origin(part: str, path: Path) -> dict[str, str]:
+    """Name and SHA-256 of a file, for the manifest."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {f"{part}_file": path.name, f"{part}_sha256": digest}
 
 
-def fetch_from_hub(name: str) -> Path:
-    """The file of this name from the authors' public page, from the cache where it is there already.
-
-    huggingface_hub resumes an interrupted download and checks what arrived.
-
-    Raises:
-        CheckpointError: MO-11, huggingface_hub is not installed, or the page has no such file.
-        TemporaryError: MO-11, no network.
-    """
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise CheckpointError(
-            "MO-11",
-            "the library huggingface_hub is not installed",
-            why=f"--from-hub fetches '{name}' from {HUB} with it",
-            fix="pip install huggingface_hub, or download the file yourself and give its path",
-        ) from error
-    try:
-        return Path(hf_hub_download(HUB, name))
-    except LocalEntryNotFoundError as error:
-        raise _no_network(name, error) from error
-    except EntryNotFoundError as error:
-        raise CheckpointError(
-            "MO-11",
-            f"{HUB} has no file '{name}'",
-            why="the name must be the one on the page of the authors, with its folders",
-            fix="look at the list of files on that page",
-        ) from error
-    except Exception as error:  # what a missing network raises depends on the HTTP library and its version
-        raise _no_network(name, error) from error
-
-
-def _no_network(name: str, error: Exception) -> TemporaryError:
-    return TemporaryError(
-        "MO-11",
-        f"'{name}' could not be fetched from {HUB} ({type(error).__name__})",
-        why="there is no network here, or the page does not answer",
-        fix="try again with a network, or copy the file here and give its path without --from-hub",
-    )
-
-
-class _Shell:
-    """What stands for an object that is not needed: it takes anything and keeps nothing."""
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def __setstate__(self, _: object) -> None: ...
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise MissingInputError(
-            "IN-38",
-            "there is no such file",
-            why="it should hold published weights",
-            fix="check the path, or fetch the file of the authors with --from-hub",
-            path=path,
+def _source(method: str, stage: str, autoencoder: Path | str | None) -> Source:
+    if method not in PUBLISHED:
+        raise UsageError(
+            "MO-16",
+            f"--method is '{method}', expected one of {', '.join(PUBLISHED)}",
+            why="these methods have published weights",
+            fix=f"--method {next(iter(PUBLISHED))}",
         )
-    try:
-        try:
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        except ValueError:  # files of before torch 1.6 cannot be asked
-            names = []
-        shells = [(_Shell, name) for name in names if name.startswith(_INERT)]
-        with torch.serialization.safe_globals(shells):  # type: ignore[arg-type]
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower() and "global" not in str(error).lower():
-            raise _damaged(path, error) from error
-        raise CheckpointError(
-            "MO-01",
-            "the file holds more than tensors, and opening it could run code",
-            why="published weights are read by torch's restricted loader alone, which refused this file",
-            fix="export the state dict: torch.save(model.state_dict(), 'weights.pt') where you trust the file",
-            path=path,
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        "MO-03",
-        f"this is no whole file of torch.save ({type(error).__name__})",
-        why="weights that are cut or of another kind cannot be used",
-        fix="copy or download the file again, whole",
-        path=path,
-    )
-
-
-def _no_weights(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        "MO-06",
-        what,
-        why="a file of weights maps names to tensors, bare or under 'model', 'ema' or 'state_dict'",
-        fix="give the file of the weights; files named opt... hold the state of the optimiser",
-        path=path,
-    )
-
-
-def _source(method: str) -> Source:
-    if method in PUBLISHED and method in METHODS:
-        return PUBLISHED[method]
-    known = [name for name in PUBLISHED if name in METHODS]
-    raise UsageError(
-        "MO-16",
-        f"--method is '{method}', expected one of {', '.join(known)}",
-        why="these methods have published weights",
-        fix=f"--method {known[0]}",
-    )
+    fix = "neuromend import-weights --method latent3d LATENT.pt --autoencoder VQGAN.ckpt --out DIR"
+    if method != "latent3d" and (stage == "autoencoder" or autoencoder is not None):
+        raise UsageError(
+            "MO-16",
+            f"{method} has no autoencoder, but --stage autoencoder or --autoencoder is given",
+            why="latent3d is the only method with one",
+            fix=fix,
+        )
+    if stage == "autoencoder" and autoencoder is not None:
+        raise UsageError(
+            "MO-16",
+            "--stage autoencoder and --autoencoder are given together",
+            why="the autoencoder comes alone, as FILE, or beside the file of the diffusion",
+            fix=fix,
+        )
+    return VQGAN_ALONE if stage == "autoencoder" else PUBLISHED[method]
 
 
 def _config(method: str, preset: str) -> Any:
@@ -270,32 +178,42 @@ def _config(method: str, preset: str) -> Any:
     )
 
 
-def _expected(method: str, config: Any) -> dict[str, torch.Size]:
-    """Name and shape of every tensor of the method, at no cost: on the meta device."""
+def _expected(source: Source, method: str, preset: str) -> dict[str, torch.Size]:
+    """Our name and the shape of every tensor that the source fills, at no cost: on the meta device."""
     build: Any = METHODS[method]
     with torch.device("meta"):
-        return {key: value.shape for key, value in build(config).state_dict().items()}
+        state = build(_config(method, preset)).state_dict()
+    return {key: value.shape for key, value in state.items() if key.startswith(source.prefix)}
 
 
-def _check(
-    method: str,
-    preset: str,
-    expected: Mapping[str, torch.Size],
-    found: Mapping[str, Tensor],
-    source: Source,
-    path: Path,
-) -> None:
-    """Strictly the same names and shapes, or an error in the words of the file (without our prefix)."""
+def _renamed(
+    source: Source, tensors: Mapping[str, Tensor], expected: Mapping[str, torch.Size]
+) -> dict[str, Tensor]:
+    """The tensors under our names, without those that are not used, with those that are always 1."""
+    found = {
+        source.prefix + key: value
+        for key, value in tensors.items()
+        if source.prefix + key in expected or not key.startswith(source.unused or ("\0",))
+    }
+    return found | {key: torch.ones(expected[key]) for key in source.ones if key not in found}
+
+
+def _fitting(
+    source: Source, method: str, preset: str, tensors: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """The tensors under our names: strictly the expected ones, or an error in the words of the file."""
+    expected = _expected(source, method, preset)
+    found = _renamed(source, tensors, expected)
     cut = len(source.prefix)
+    why = f"the weights must be exactly those of {source.title} ({method}, preset {preset})"
     missing = [key[cut:] for key in expected if key not in found]
     unexpected = [key[cut:] for key in found if key not in expected]
-    fix = _better_method(method, preset, found, source) or "give the file that belongs to this method"
     if missing or unexpected:
         raise CheckpointError(
             "MO-07",
             f"missing tensors: {_some(missing)}; unexpected tensors: {_some(unexpected)}",
-            why=f"the weights must be exactly those of {source.title} ({method}, preset {preset})",
-            fix=fix,
+            why=why,
+            fix=_fix(source, method, preset, tensors, missing, path),
             path=path,
         )
     for key, shape in expected.items():
@@ -303,21 +221,40 @@ def _check(
             raise CheckpointError(
                 "MO-06",
                 f"tensor '{key[cut:]}' has shape {tuple(found[key].shape)}, expected {tuple(shape)}",
-                why=f"the weights must be exactly those of {source.title} ({method}, preset {preset})",
-                fix=fix,
+                why=why,
+                fix=_fix(source, method, preset, tensors, [], path),
                 path=path,
             )
+    return found
 
 
-def _better_method(method: str, preset: str, found: Mapping[str, Tensor], source: Source) -> str | None:
-    """``--method OTHER`` if the tensors are exactly those of another method."""
-    shapes = {key[len(source.prefix) :]: value.shape for key, value in found.items()}
+def _fix(
+    source: Source, method: str, preset: str, tensors: Mapping[str, Tensor], missing: list[str], path: Path
+) -> str:
+    """What to do: the options for the model whose tensors these are, or for the file that is not there yet."""
+    if source is PUBLISHED["latent3d"] and missing and all(key.startswith(_VQGAN) for key in missing):
+        return "add the file of the autoencoder: --autoencoder VQGAN.ckpt"
+    for words, its, other in _others(source, method, path):
+        if preset in METHODS[other].PRESETS:
+            expected = _expected(its, other, preset)
+            if expected == {key: value.shape for key, value in _renamed(its, tensors, expected).items()}:
+                return words
+    return "give the file that belongs to this method"
+
+
+def _others(source: Source, method: str, path: Path) -> Iterator[tuple[str, Source, str]]:
+    """Options, source and method of everything published but ``source``."""
     for other, its in PUBLISHED.items():
-        if other != method and other in METHODS and preset in METHODS[other].PRESETS:
-            expected = _expected(other, _config(other, preset))
-            if expected == {its.prefix + key: shape for key, shape in shapes.items()}:
-                return f"--method {other}"
-    return None
+        if its is not source:
+            yield f"--method {other}", its, other
+    if source is not VQGAN_ALONE:
+        first = "LATENT.pt" if method == "latent3d" else "--method latent3d LATENT.pt"
+        yield (
+            f"this is the autoencoder: {first} --autoencoder {path.name}, "
+            "or --stage autoencoder to train a diffusion on it",
+            VQGAN_ALONE,
+            "latent3d",
+        )
 
 
 def _some(names: list[str]) -> str:

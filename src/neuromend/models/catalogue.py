@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from neuromend.errors import CheckpointError
 from neuromend.findings import Finding
 from neuromend.manifest import (
+    AUTOENCODER,
     CARD_NAME,
     LICENCE_NAME,
     MANIFEST_NAME,
@@ -164,6 +165,15 @@ def load_method(entry: ModelEntry, device: torch.device) -> nn.Module:
     from neuromend.methods import METHODS
 
     manifest, folder = entry.manifest, entry.folder
+    if manifest.method == AUTOENCODER:
+        raise CheckpointError(
+            "MO-06",
+            "this is the autoencoder of latent3d alone, which fills nothing",
+            why="latent3d needs the diffusion in its latent space too",
+            fix="import it beside the file of the diffusion (neuromend import-weights --autoencoder), "
+            f"or train one: neuromend train --method latent3d --init-from '{folder}'",
+            path=folder / MANIFEST_NAME,
+        )
     if manifest.method not in METHODS:
         raise CheckpointError(
             "MO-06",

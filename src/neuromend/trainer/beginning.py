@@ -21,6 +21,7 @@ from neuromend.corpus.shapes import ShapeBook, ShapeSource, load_shapes
 from neuromend.data.atomic import storage_error, write_atomically
 from neuromend.errors import UsageError
 from neuromend.findings import Finding
+from neuromend.manifest import AUTOENCODER
 from neuromend.provenance import run_record
 from neuromend.trainer.checkpoints import BEST, NEWEST, Checkpoints, read_checkpoint
 from neuromend.trainer.config import RunConfig
@@ -95,7 +96,7 @@ def wrap(
 
 
 def initialise(task: MethodTask | AutoencoderTask, config: RunConfig, source: Path) -> None:
-    """Begin with given weights: a model folder's, a run's of the same method, or, for latent3d, an autoencoder's run.
+    """Begin with given weights: a model's or a run's of the same method, or, for latent3d, an autoencoder's.
 
     Raises:
         CheckpointError: MO-*, the model does not fit; TR-03, the run has no sound checkpoint.
@@ -103,9 +104,12 @@ def initialise(task: MethodTask | AutoencoderTask, config: RunConfig, source: Pa
     """
     if not (source / CHECKPOINTS).is_dir():
         manifest = load_manifest(source)
-        if manifest.method != config.method or config.stage != "method":
+        network = task.averaged
+        if manifest.method == AUTOENCODER and config.method == "latent3d":
+            network = task.method.vqgan if isinstance(task, MethodTask) else network
+        elif manifest.method != config.method or config.stage != "method":
             raise _wrong_source(source, f"a model of {manifest.method}", config)
-        load_into(task.averaged, load_weights(source, manifest), path=source)
+        load_into(network, load_weights(source, manifest), path=source)
         return
     content = read_run(source)
     made_with = content["config"]
