@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from neuromend.networks import unet
 from neuromend.networks.unet import SliceConv, UNet2D, sinusoid
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
@@ -44,6 +45,32 @@ def slices(count: int = 5) -> tuple[Tensor, Tensor]:
 def test_a_slice_gives_noise_and_variance_of_its_own_shape(pseudo_3d: bool) -> None:
     with torch.no_grad():
         assert tiny(pseudo_3d=pseudo_3d)(*slices()).shape == (5, 2, 6, 4)
+
+
+def test_large_blocks_are_computed_twice_in_training_and_give_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def trained() -> tuple[Tensor, dict[str, Tensor], int]:
+        network, kept = tiny(pseudo_3d=True), 0
+
+        def keep(x: Tensor) -> Tensor:
+            nonlocal kept
+            kept += x.numel()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            out = network(*slices())
+        out.square().mean().backward()
+        return out, {name: p.grad for name, p in network.named_parameters() if p.grad is not None}, kept
+
+    plain, gradients, kept = trained()
+    monkeypatch.setattr(unet, "LARGE", 0)
+    again, others, kept_then = trained()
+    assert torch.equal(plain, again)
+    assert gradients.keys() == others.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-5, atol=1e-7)
+    assert kept_then < 0.7 * kept
 
 
 def test_slices_are_apart_without_the_third_dimension_and_coupled_with_it() -> None:

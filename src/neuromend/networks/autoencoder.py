@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from neuromend.networks.codebook import Codebook
+from neuromend.networks.recomputing import recomputed
 
 SLAB = 16
 """Voxels of the first axis that one step of a low-memory convolution gives."""
@@ -55,7 +56,7 @@ class Conv3d(nn.Module):
             stop = min(start + SLAB, x.shape[2] // self.stride)
             first, last = start * self.stride - pad, (stop - 1) * self.stride - pad + self.kernel
             ends = max(0, -first), max(0, last - x.shape[2])
-            out.append(_recomputed(self._run, x[:, :, max(0, first) : last], before, ends, pad))
+            out.append(recomputed(self._run, x[:, :, max(0, first) : last], before, ends, pad))
         return torch.cat(out, dim=2)
 
     def _run(self, x: Tensor, before: Before | None, ends: tuple[int, int], pad: int) -> Tensor:
@@ -82,7 +83,7 @@ class Doubling(nn.Module):
         for start in range(0, n, SLAB // 2):
             stop = min(start + SLAB // 2, n)
             ends = int(start == 0), int(stop == n)
-            out.append(_recomputed(self._run, x[:, :, max(0, start - 1) : stop + 1], ends))
+            out.append(recomputed(self._run, x[:, :, max(0, start - 1) : stop + 1], ends))
         return torch.cat(out, dim=2)
 
     def _run(self, x: Tensor, ends: tuple[int, int]) -> Tensor:
@@ -137,7 +138,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> the same shape."""
-        return _recomputed(self._in_slabs, x) if self.low_memory else self._at_once(x)
+        return recomputed(self._in_slabs, x) if self.low_memory else self._at_once(x)
 
     def _at_once(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.conv2(self.norm2.activate(self.conv1(self.norm1.activate(x))))
@@ -260,11 +261,3 @@ class VQGAN(nn.Module):
         commitment = COMMITMENT * F.mse_loss(latents, codes)
         image = self.decoder(self.post_vq_conv(latents + (codes - latents).detach()))
         return Reconstruction(image, commitment, index.unique().numel())  # type: ignore[no-untyped-call]
-
-
-def _recomputed(function: Callable[..., Tensor], *args: object) -> Tensor:
-    """Call ``function``, keeping only its inputs for the backward pass."""
-    if torch.is_grad_enabled():
-        result: Tensor = checkpoint(function, *args, use_reentrant=False)
-        return result
-    return function(*args)

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neuromend.networks.recomputing import recomputed
+
 Layer = TypeVar("Layer", bound=nn.Module)
 
 GROUPS = 32
@@ -29,6 +31,11 @@ GROUPS = 32
 
 STACK = 16
 """Slices of one stack: the depth over which the published pseudo-3-D network was trained."""
+
+
+LARGE = 1 << 26
+"""A residual block that gives more numbers than this (256 MB in float32) is computed again in the backward pass: at
+the published width and 16 slices of 224 x 224 those at full resolution, which hold most of the memory."""
 
 
 class UNet2D(nn.Module):
@@ -147,6 +154,7 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int, *, pseudo_3d: bool) -> None:
         super().__init__()
+        self.channels_out = channels_out
         self.in_layers = nn.Sequential(
             nn.GroupNorm(GROUPS, channels_in), nn.SiLU(), _conv3(channels_in, channels_out)
         )
@@ -165,6 +173,11 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, depth: int) -> Tensor:
         """(N, C, H, W) and (N, E) -> (N, C', H, W)."""
+        if x[:, 0].numel() * self.channels_out > LARGE:
+            return recomputed(self._run, x, embedding, depth)
+        return self._run(x, embedding, depth)
+
+    def _run(self, x: Tensor, embedding: Tensor, depth: int) -> Tensor:
         h = self.in_layers(x)
         if self.in_layers_tem is not None:
             h = self.in_layers_tem(h, depth)
