@@ -264,7 +264,24 @@ def test_the_clipped_voxels_are_counted_as_anyone_would_count_them(monkeypatch: 
     assert results["uint8"].record["result"]["clipped_voxels"] == clipped
     [warning] = [f for f in results["uint8"].findings if f.code == "IN-18"]
     assert warning.level == "warning"
-    assert warning.message.startswith(f"{clipped} filled voxels were cut")
+    assert "store the scan in a wider type" in warning.message
+    assert warning.message.startswith(f"{clipped:,} of {ball().sum():,} filled voxels were cut")
     assert results["float32"].record["result"]["clipped_voxels"] == 0
     filled = stored(results["uint8"].image)[ball()]
     assert (filled.min(), filled.max()) == (0, 255)
+
+
+@pytest.mark.parametrize(("every", "level"), [(1000, "note"), (20, "warning")])
+def test_a_few_clipped_voxels_are_no_warning(monkeypatch: pytest.MonkeyPatch, every: int, level: str) -> None:
+    """IN-18: one voxel in 1000 is told, but nobody need look; one in 20 is another matter."""
+
+    def spotted(voided: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+        values = np.full(hole.shape, 0.5, dtype=np.float32)
+        values.flat[np.flatnonzero(hole)[::every]] = 3
+        return np.where(hole, values, voided)
+
+    monkeypatch.setitem(CLASSICAL, "harmonic", spotted)
+    result = neuromend.fill(image((head() // 4).astype("uint8")), image(ball()), model="harmonic")
+    [finding] = [f for f in result.findings if f.code == "IN-18"]
+    assert finding.level == level
+    assert f"of {ball().sum():,} filled voxels" in finding.message

@@ -23,6 +23,7 @@ from neuromend.data.atomic import OutputSet, Verify, hidden_name, storage_error
 from neuromend.data.companion import companion
 from neuromend.data.images import image_from_bytes
 from neuromend.data.splice import (
+    FAR,
     Spliced,
     encode,
     files_of,
@@ -39,6 +40,9 @@ from neuromend.provenance import OutputRecord, Sidecar, hash_file, read_sidecar
 from neuromend.recording import Job, model_record, report_case_of, sidecar_of
 from neuromend.report.page import render_page
 from neuromend.report.picture import write_picture
+
+CLIPPED_SHARE = 0.01
+"""Of the filled voxels, the share cut far into the stored type's range from which on the result deserves a look."""
 
 Stage = Callable[[str, Path, bytes, Verify | None], None]
 
@@ -245,8 +249,14 @@ def _result_findings(job: Job, filled: Spliced, outside: int) -> list[Finding]:
         Finding("OK-01", "pass", f"voxels outside the mask are identical: {outside} compared bit for bit")
     ]
     if filled.clipped:
-        message = (
-            f"{filled.clipped} filled voxels were cut to the range that {job.scan.stored_dtype} can store"
-        )
-        found.append(Finding("IN-18", "warning", message))
+        found.append(_clipping(filled, int(np.count_nonzero(job.lesion.voxels)), job.scan.stored_dtype))
     return found
+
+
+def _clipping(filled: Spliced, voxels: int, dtype: np.dtype[Any]) -> Finding:
+    """IN-18, as loud as it matters: a few voxels, or values that nearly fit, change nothing that is seen."""
+    cut = f"{filled.clipped:,} of {voxels:,} filled voxels were cut to the range that {dtype} can store"
+    if filled.clipped_far <= CLIPPED_SHARE * voxels:
+        return Finding("IN-18", "note", f"{cut}: too few, or by too little, to matter")
+    far = f"{filled.clipped_far:,} of them by more than {FAR:.0%} of it"
+    return Finding("IN-18", "warning", f"{cut}, {far}; store the scan in a wider type, such as float32")

@@ -18,6 +18,7 @@ from neuromend.data.splice import (
     Spliced,
     check_suffix,
     encode,
+    far_outside,
     files_of,
     splice,
     spliced_image,
@@ -170,6 +171,24 @@ def test_clipped_predictions_are_counted(tmp_path: Path) -> None:
     assert spliced.clipped == np.count_nonzero((quanta < -0.5) | (quanta >= 255.5))
     stored = volume.stored(np.frombuffer(spliced.payload, np.uint8))[blob()]
     np.testing.assert_array_equal(stored, np.clip(np.rint(quanta), 0, 255))
+
+
+def test_predictions_that_nearly_fit_are_told_from_those_far_outside(tmp_path: Path) -> None:
+    """IN-18: beyond 0..255 by more than 2.55 stored values, which are 1.275 in the scan's units."""
+    volume = read_volume(save(tmp_path, "s.nii", nifti_bytes(voxels_of("u1"), slope=0.5, inter=10)))
+    filled = np.full(SHAPE, 70.0)
+    inside = np.flatnonzero(blob())
+    filled.flat[inside[:6]] = [10 - 1.2, 10 - 1.3, 137.5 + 1.2, 137.5 + 1.3, 1e6, 137.5]
+    spliced = splice(volume, filled, blob())
+    assert (spliced.clipped, spliced.clipped_far) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "far"),
+    [("<f4", 3.5e38, 1), ("<f4", 3.4e38, 0), ("<f8", np.inf, 1), ("<f8", 1.7e308, 0), (">i2", -33_500, 1)],
+)
+def test_far_outside_is_counted_in_every_type(dtype: str, value: float, far: int) -> None:
+    assert far_outside(np.array([value, 0.0]), np.dtype(dtype)) == far
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ Mask = NDArray[np.bool_]
 # they are small).
 COMPRESSION_LEVEL = 1
 
+FAR = 0.01
+"""A prediction beyond the range of the stored type by more than this share of it loses something that can be seen."""
+
 # Voxels compared at a time, to keep the copies small.
 _BLOCK = 1 << 22
 
@@ -48,11 +51,13 @@ class Spliced:
         payload: the complete uncompressed file (the voxel half of a pair).
         header_payload: the header half of a pair, else None.
         clipped: in-mask predictions outside the range of the stored type, set to the end of that range.
+        clipped_far: those of them that were further outside than `FAR`.
     """
 
     payload: bytes
     header_payload: bytes | None
     clipped: int
+    clipped_far: int
 
 
 def splice(volume: Volume, filled: NDArray[np.floating[Any]], mask: Mask) -> Spliced:
@@ -83,10 +88,11 @@ def splice(volume: Volume, filled: NDArray[np.floating[Any]], mask: Mask) -> Spl
             fix="Run again with --device cpu; if it happens again, please report it with the header.",
         )
     with np.errstate(over="ignore"):
-        stored, clipped = to_stored((predicted - volume.inter) / volume.slope, volume.stored_dtype)
+        wanted = (predicted - volume.inter) / volume.slope
+        stored, clipped = to_stored(wanted, volume.stored_dtype)
     payload = bytearray(volume.raw)
     volume.stored(np.frombuffer(payload, np.uint8))[mask] = stored
-    return Spliced(bytes(payload), volume.header_raw, clipped)
+    return Spliced(bytes(payload), volume.header_raw, clipped, far_outside(wanted, volume.stored_dtype))
 
 
 def to_stored(values: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
@@ -104,6 +110,15 @@ def to_stored(values: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[NDArra
     stored[over] = bounds.max
     stored[under] = bounds.min
     return stored, int(np.count_nonzero(over | under))
+
+
+def far_outside(values: NDArray[np.float64], dtype: np.dtype[Any]) -> int:
+    """How many values lie outside a type's range by more than the share `FAR` of it."""
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    low, high = float(limits.min), float(limits.max)
+    margin = FAR * high - FAR * low
+    with np.errstate(over="ignore"):
+        return int(np.count_nonzero((values - high > margin) | (low - values > margin)))
 
 
 def check_suffix(volume: Volume, path: Path) -> None:
