@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -147,15 +147,17 @@ def measure(name: str, work: Work, *, train: bool, repeats: int, device: torch.d
     given = arguments(name, work, sides, device)
     spent: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     outputs: dict[bool, Tensor] = {}
-    for turn in range(repeats + 1):
-        for ours in (False, True):
-            if ours:
-                cpu, wall, outputs[ours] = timed(network, name, given, train=train, ours=True)
-            else:
-                with plain_layout():
-                    cpu, wall, outputs[ours] = timed(plain, name, given, train=train, ours=False)
-            if turn > 0:
-                spent[ours].append((cpu, wall))
+    # A sample is one autocast region, in which weights become bfloat16 once; each training step is one of its own.
+    with nullcontext() if train else torch.autocast(device.type, torch.bfloat16):
+        for turn in range(repeats + 1):
+            for ours in (False, True):
+                if ours:
+                    cpu, wall, outputs[ours] = timed(network, name, given, train=train, ours=True)
+                else:
+                    with plain_layout():
+                        cpu, wall, outputs[ours] = timed(plain, name, given, train=train, ours=False)
+                if turn > 0:
+                    spent[ours].append((cpu, wall))
     medians = {ours: [statistics.median(v) for v in zip(*rows, strict=True)] for ours, rows in spent.items()}
     which = 1 if device.type == "cuda" else 0
     error = float((outputs[True] - outputs[False]).norm() / outputs[False].norm())

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from neuromend.networks.unet3d import UNet3D, timestep_embedding
+from neuromend.networks.unet3d import UNet3D, convolved, resized, timestep_embedding
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 METHODS = {"DDPM_3D_mem_eff": "conv", "WDM_3D": "residual"}
@@ -102,3 +102,17 @@ def test_an_odd_embedding_ends_with_zero_and_time_zero_is_all_cosine() -> None:
 def test_groups_that_do_not_divide_the_channels_are_named() -> None:
     with pytest.raises(ValueError, match=r"groups \(4\).*\[6, 12\]"):
         UNet3D(1, 1, width=6, multipliers=(1, 2), blocks=1, groups=4, resampling="conv")
+
+
+def test_half_precision_is_halved_as_float32_is() -> None:
+    x = torch.randn(2, 3, 4, 6, 10).bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    found, expected = resized(x, 0.5), resized(x.float(), 0.5)
+    assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    assert (found.float() - expected).norm() < 5e-3 * expected.norm()
+
+
+def test_a_single_item_is_offset_as_a_batch_is() -> None:
+    conv, x, offset = nn.Conv3d(3, 5, 3, padding=1), torch.randn(2, 3, 4, 6, 10), torch.randn(2, 5)
+    both = convolved(conv, x, offset)
+    assert torch.allclose(convolved(conv, x[1:], offset[1:]), both[1:], atol=1e-5)

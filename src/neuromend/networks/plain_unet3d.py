@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from neuromend.networks.normalisation import GroupNorm
 from neuromend.networks.unet3d import to_channels_last
 
 
@@ -21,7 +22,7 @@ def rows(channels: int, out: int, stride: int = 1) -> nn.Sequential:
         # The normalisation removes any constant, so these convolutions have none.
         layers += [
             nn.Conv3d(before, out, 3, stride=step, padding=1, bias=False),
-            nn.InstanceNorm3d(out, affine=True),
+            GroupNorm(out, out),
             nn.LeakyReLU(0.01),
         ]
     return nn.Sequential(*layers)

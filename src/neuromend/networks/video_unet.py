@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuromend.networks.normalisation import GroupNorm
 from neuromend.networks.video_attention import (
     AlongFrames,
     Attention,
@@ -61,7 +62,7 @@ class ConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.proj = nn.Conv3d(in_channels, out_channels, (1, 3, 3), padding=(0, 1, 1))
-        self.norm = nn.GroupNorm(GROUPS, out_channels)
+        self.norm = GroupNorm(GROUPS, out_channels)
 
     def forward(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """(B, in, F, H, W) -> (B, out, F, H, W)."""

@@ -17,7 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from neuromend.networks.unet3d import GroupNorm, timestep_embedding, to_channels_last
+from neuromend.networks.normalisation import GroupNorm
+from neuromend.networks.unet3d import convolved, timestep_embedding, to_channels_last
 from neuromend.wavelets import haar, inverse_haar
 
 LOWEST_SHRINK = 3.0
@@ -68,8 +69,7 @@ class WaveletBlock(nn.Module):
             x, _ = split(x)
         elif self.direction == "up" and high is not None:
             h, x, high = join(h, high), join(x, high), None
-        h = conv(to_channels_last(h))
-        h = h + self.emb_layers(embedding).to(h.dtype)[:, :, None, None, None]
+        h = convolved(conv, to_channels_last(h), self.emb_layers(embedding))
         return self.skip_connection(x) + self.out_layers(h), high
 
 
