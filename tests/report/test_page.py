@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
@@ -14,6 +15,7 @@ import pytest
 
 from neuromend.findings import Finding
 from neuromend.report import ReportCase, render_page
+from neuromend.report.planes import Display
 from neuromend.report.text import BANNER, clean, number
 
 from .report_cases import EVIL_NAME, FINDINGS, affine_for, case, record, with_samples
@@ -185,6 +187,22 @@ def test_uncertainty_and_samples_appear_only_where_they_exist() -> None:
     assert sampled.count('class="overlay uncertainty"') == 6
     assert sampled.count('class="sample"') == 2
     assert "in the scan's units" in sampled
+    assert "<dd>2; after is their mean</dd>" in sampled
+    assert "<dt>Samples</dt>" not in plain
+
+
+def test_each_scale_says_what_its_end_is_of_the_grey_window() -> None:
+    """The units of a scan mean nothing by themselves."""
+    made = with_samples(case(), 2)
+    made = dataclasses.replace(made, uncertainty=np.where(made.mask, 5.0, 0.0))
+    display = Display(made)
+    low, high = display.window
+    page = render_page(made)
+    assert (
+        f"<b>0</b><b>2.50</b><b>5.00 or more</b></span><figcaption>5.00 is {500 / (high - low):.2g} %" in page
+    )
+    limit = display.difference_limit
+    assert f"{number(limit)} is {float(f'{100 * limit / (high - low):.2g}'):g} % of the grey window." in page
 
 
 def test_forty_lesions_are_counted_and_six_are_drawn() -> None:

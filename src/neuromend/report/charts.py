@@ -20,7 +20,7 @@ def statistics_table(numbers: LesionStatistics) -> str:
     spreads = (numbers.inside_before, numbers.inside_after, numbers.ring)
     rows = {
         "Mean": [spread.mean for spread in spreads],
-        "Deviation": [spread.deviation for spread in spreads],
+        "SD": [spread.deviation for spread in spreads],
         "Gradient": [numbers.gradient_before, numbers.gradient_after, numbers.gradient_ring],
     }
     body = "".join(
@@ -30,7 +30,8 @@ def statistics_table(numbers: LesionStatistics) -> str:
     return f"""<table class="numbers"><thead><tr><td></td><th scope="col">Before</th>
 <th scope="col">After</th><th scope="col">Ring</th></tr></thead><tbody>{body}
 <tr><th scope="row">Seam</th><td></td><td>{number(numbers.seam)}</td><td></td></tr></tbody></table>
-<p class="muted">Ring: tissue up to {RING_MM:g} mm around. Gradient: mean step between neighbouring voxels.
+<p class="muted">Intensities in the mask, in the scan's units; SD: standard deviation. Ring: tissue up to
+{RING_MM:g} mm around. Gradient: mean step between neighbouring voxels.
 Seam: mean step across the mask's border, divided by the ring's gradient: near 1 if no seam shows.</p>"""
 
 
@@ -53,12 +54,12 @@ def histogram(numbers: LesionStatistics) -> str:
 {_key("fill-line", "M0 5H22", "after")}</ul></figure>"""
 
 
-def colour_bar(scale: Scale, label: str, marks: Sequence[str]) -> str:
-    """HTML of a colour scale with its marks from left to right."""
+def colour_bar(scale: Scale, label: str, marks: Sequence[str], words: str) -> str:
+    """HTML of a colour scale with its marks from left to right, and words below them."""
     address = colour_uri(np.arange(1, 256, dtype=np.uint8)[None, :], scale)
     return (
         f'<figure class="bar"><h4>{label}</h4><img alt="" width="255" height="1" src="{address}">'
-        f"<span>{''.join(f'<b>{mark}</b>' for mark in marks)}</span></figure>"
+        f"<span>{''.join(f'<b>{mark}</b>' for mark in marks)}</span><figcaption>{words}</figcaption></figure>"
     )
 
 

@@ -101,7 +101,8 @@ def _facts(case: ReportCase) -> str:
         "Model": escape(model_name(case.record)),
     }
     if case.samples:
-        facts["Samples"] = str(len(case.samples))
+        count = len(case.samples)
+        facts["Samples"] = "1" if count == 1 else f"{count}; after is their mean"
     return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
 
 
@@ -121,6 +122,7 @@ def _reading(display: Display) -> str:
         CONVENTION,
         "Before and after share one grey window,",
         f"{number(low)} to {number(high)} in the scan's units, taken from outside the mask.",
+        "Centres are in the scan's world coordinates: x to the right, y to the front, z upwards.",
     ]
     if display.tilt_degrees > SAFE_TILT_DEGREES:
         sentences.append(

@@ -88,13 +88,22 @@ def _aside(display: Display, lesion: Lesion) -> str:
     numbers = lesion_statistics(display.case, lesion, display.window)
     parts = [statistics_table(numbers), histogram(numbers)]
     if display.case.uncertainty is not None:
-        limit = number(display.uncertainty_limit)
+        half, limit = number(display.uncertainty_limit / 2), number(display.uncertainty_limit)
         label = "Uncertainty: standard deviation over the samples, in the scan's units"
-        parts.append(colour_bar("uncertainty", label, ("0", f"{limit} or more")))
+        words = _share(display, display.uncertainty_limit)
+        parts.append(colour_bar("uncertainty", label, ("0", half, f"{limit} or more"), words))
     limit = number(display.difference_limit)
     label = "Difference: after minus before, in the scan's units"
-    parts.append(colour_bar("difference", label, (f"−{limit} or less", "0", f"{limit} or more")))
+    marks = (f"−{limit} or less", "0", f"{limit} or more")
+    parts.append(colour_bar("difference", label, marks, _share(display, display.difference_limit)))
     return "".join(parts)
+
+
+def _share(display: Display, limit: float) -> str:
+    """What the end of a scale is of the grey window: units of a scan mean nothing by themselves."""
+    low, high = display.window
+    percent = float(f"{100 * limit / (high - low):.2g}")
+    return f"{number(limit)} is {percent:g} % of the grey window."
 
 
 def _panel(display: Display, view: View, words: str, frame: View | None) -> str:
