@@ -49,6 +49,12 @@ def test_samples_clipping_and_commit_are_told_where_there_were_any(make_sidecar:
     assert "as one sample in 4 steps with seed 17" in text
 
 
+def test_the_sampler_is_named_where_the_method_has_a_choice(make_sidecar: MakeSidecar) -> None:
+    text = methods_paragraph(make_sidecar(settings={"samples": 2, "options": {"sampler": "dpmpp"}}))
+    assert ", sampler dpmpp, weights" in text
+    assert "sampler" not in methods_paragraph(make_sidecar(settings={"options": {"sampler": None}}))
+
+
 def test_a_classical_fill_has_no_weights_seed_or_steps(make_sidecar: MakeSidecar) -> None:
     model = {"name": "harmonic", "method": "harmonic", "weights_sha256": None, "config_sha256": None}
     text = methods_paragraph(make_sidecar(model=model))

@@ -228,3 +228,20 @@ def test_options_of_the_autoencoder_that_mean_nothing_are_refused(
     with pytest.raises(UsageError, match=found) as caught:
         import_weights(method, tmp_path / "absent.pt", tmp_path / "model", **more)
     assert (caught.value.code, caught.value.exit_status) == ("MO-16", 2)
+
+
+def test_a_model_samples_as_it_is_told(tmp_path: Path) -> None:
+    file = saved(authors_state("wavelet3d"), tmp_path / "weights.pt")
+    manifest = import_weights("wavelet3d", file, tmp_path / "model", preset="tiny", sampler="published")
+    assert manifest.config["sampler"] == "published"
+    module: Any = load_method(resolve_model(tmp_path / "model"), torch.device("cpu"))
+    assert (module.config.sampler, module.default_steps) == ("published", 1000)
+
+
+@pytest.mark.parametrize(("method", "known"), [("slice2d", "ddim, dpmpp, ddpm"), ("fastwdm3d", "ddpm")])
+def test_a_sampler_that_a_method_does_not_have_is_refused(method: str, known: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=f"--sampler is 'euler', expected one of {known}, published"
+    ) as caught:
+        import_weights(method, tmp_path / "absent.pt", tmp_path / "model", sampler="euler")
+    assert (caught.value.code, caught.value.exit_status) == ("MO-16", 2)

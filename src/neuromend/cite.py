@@ -45,7 +45,9 @@ def _model_words(sidecar: Sidecar) -> str:
     model, settings = sidecar.model, sidecar.settings
     if model.weights_sha256 is None:
         return f"classical fill '{model.name}' (no trained weights)"
-    words = f"model '{model.name}' (method {model.method}, weights SHA-256 {model.weights_sha256[:16]}...)"
+    sampler = settings.options.get("sampler")
+    method = f"method {model.method}, sampler {sampler}" if sampler else f"method {model.method}"
+    words = f"model '{model.name}' ({method}, weights SHA-256 {model.weights_sha256[:16]}...)"
     steps = f"{settings.steps} step" if settings.steps == 1 else f"{settings.steps} steps"
     if settings.samples == 0 and settings.options.get("expected_fill", True):
         return f"{words}, as the expected fill in {steps}"

@@ -41,6 +41,16 @@ def import_weights(
         Literal["method", "autoencoder"],
         opt._option("Input", "--stage", "STAGE", "latent3d: autoencoder, if FILE is the VQ-GAN alone."),
     ] = "method",
+    sampler: Annotated[
+        str | None,
+        opt._option(
+            "Output",
+            "--sampler",
+            "NAME",
+            "How the model samples: ddim, dpmpp, ddpm or published (1000 steps).",
+            default="the method's own",
+        ),
+    ] = None,
     overwrite: opt.Overwrite = False,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
@@ -54,8 +64,9 @@ def import_weights(
         file = fetch_from_hub(str(file))
         autoencoder = autoencoder and fetch_from_hub(str(autoencoder))
     manifest = convert(
-        method, file, out, preset=preset, stage=stage, autoencoder=autoencoder, overwrite=overwrite
-    )
+        method, file, out,
+        preset=preset, stage=stage, autoencoder=autoencoder, sampler=sampler, overwrite=overwrite,
+    )  # fmt: skip
     if as_json:
         print_json({"folder": str(out), "manifest": manifest.model_dump(mode="json")})
         return

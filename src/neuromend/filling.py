@@ -8,7 +8,6 @@ like has no influence on the result.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from neuromend.data.volume import MAX_VOXELS, Volume
 from neuromend.device import choose_device, fits_in_memory, set_threads
 from neuromend.errors import DeviceError, UsageError
 from neuromend.findings import Finding
+from neuromend.forecast import memory_needed
 from neuromend.models import DEFAULT_MODEL, resolve_model
 from neuromend.painting import Painter
 from neuromend.planning import OutputPlan, files_behind
@@ -44,10 +44,6 @@ CONTEXT_MM = 6.0
 
 MODEL_MULTIPLE = 16
 """Sides of the model's volume: what the networks here need, and no more than 16 mm of padding."""
-
-BYTES_PER_VOXEL = 180
-"""Peak memory of a fill per voxel of the model's volume, beyond what an idle process holds: 165 measured with samples
-of the default model, 110 for its expected fill (benchmarks/bench_fill.py; Linux, 2 cores, bfloat16 or float32)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +168,7 @@ def fill(
     findings = findings_of(scan, lesion, modality=modality, trained=trained)
     frame = frame_of(scan, lesion)
     if not entry.is_classical:
-        place = _place_with_room(frame, place, here, fallback=fallback)
+        place = _place_with_room(memory_needed(entry, frame.model_shape), place, here, fallback=fallback)
     if dry_run:
         mask_image = companion_image(scan, lesion.voxels, np.uint8)
         return FillResult(None, mask_image, (), None, {}, (*here, *findings), plan.files)
@@ -181,7 +177,8 @@ def fill(
     tell("loading the model", 0, 1)
     painter = painter_for(entry, place, fallback=fallback)
     steps = painter.steps_for(steps, sampling=samples > 0)
-    chosen = _plain(options, reading) | {"expected_fill": samples == 0 and painter.knows_expected_fill}
+    expected = samples == 0 and painter.knows_expected_fill
+    chosen = _plain(options, reading) | {"expected_fill": expected, "sampler": painter.sampler}
     job = Job(
         scan, lesion, mask_source, entry, frame,
         settings=SettingsRecord(seed=seed, steps=steps, samples=samples, options=chosen),
@@ -319,10 +316,9 @@ def require_counts(samples: int, steps: int | None) -> None:
 
 
 def _place_with_room(
-    frame: Frame, place: torch.device, findings: list[Finding], *, fallback: bool
+    needed: int, place: torch.device, findings: list[Finding], *, fallback: bool
 ) -> torch.device:
-    """Where the network runs: ``place``, or the CPU if the GPU is too small for this scan (RT-12)."""
-    needed = BYTES_PER_VOXEL * math.prod(frame.model_shape)
+    """Where the network runs: ``place``, or the CPU if the GPU has not the bytes ``needed`` (RT-12)."""
     try:
         noted = fits_in_memory(needed, place)
     except DeviceError as error:

@@ -53,6 +53,11 @@ class Painter:
         """Whether the answer without sampling is the expected fill; else it is one random sample."""
         return self.method is None or self.method.expected_steps is not None
 
+    @property
+    def sampler(self) -> str | None:
+        """How the method walks from noise to tissue; None for one that has no choice."""
+        return getattr(self.method.config, "sampler", None) if self.method is not None else None
+
     def steps_for(self, wanted: int | None, *, sampling: bool) -> int:
         """How many denoising steps to make: what was asked for, else the method's own default.
 

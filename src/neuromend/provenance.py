@@ -17,16 +17,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from neuromend.errors import InputError, MissingInputError
 from neuromend.findings import Finding
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 #: The packages whose version can change a voxel of the result.
@@ -42,8 +38,8 @@ class _Record(BaseModel):
 class ImageRecord(_Record):
     """An input file: its name (no folder: paths can name persons), SHA-256 of its bytes and of its voxels.
 
-    ``voxels_sha256`` is :func:`hash_voxels` of the stored values; ``file`` and ``sha256`` are None for an
-    image that came from memory.
+    ``voxels_sha256`` (``Volume.sha256_voxels``) is that of the stored values, in order and type as in the file;
+    ``file`` and ``sha256`` are None for an image that came from memory.
     """
 
     file: str | None
@@ -75,8 +71,8 @@ class SettingsRecord(_Record):
     Attributes:
         samples: how many were averaged; 0 is the expected fill, which needs no seed, or one random fill where
             the method knows no expected one.
-        options: every other setting (how the files were read, how the mask was made) and ``expected_fill``,
-            whether this is one.
+        options: every other setting (how the files were read, how the mask was made), ``expected_fill``,
+            whether this is one, and ``sampler``, None for a method with no choice of it.
     """
 
     seed: int
@@ -254,11 +250,6 @@ def hash_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_voxels(voxels: NDArray[np.generic[object]]) -> str:
-    """SHA-256 of an array's bytes, first axis fastest: the order, type and byte order of a NIfTI file."""
-    return hashlib.sha256(voxels.tobytes(order="F")).hexdigest()
 
 
 def _without_folders(word: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -78,6 +78,7 @@ def import_weights(
     preset: str = "paper",
     stage: Literal["method", "autoencoder"] = "method",
     autoencoder: Path | str | None = None,
+    sampler: str | None = None,
     overwrite: bool = False,
 ) -> Manifest:
     """Turn a published checkpoint into a model folder and return its manifest. Weights stay float32.
@@ -89,17 +90,18 @@ def import_weights(
         preset: size of the network.
         stage: ``"autoencoder"`` for the VQ-GAN of ``latent3d`` alone; it fills nothing, a training begins with it.
         autoencoder: for ``latent3d``, a file of the VQ-GAN, which takes the place of what ``file`` holds of it.
+        sampler: how the model is to walk from noise to tissue; by default the method's own.
         overwrite: replace a folder that is there.
 
     Raises:
-        UsageError: MO-16, no such method or preset, or no autoencoder in this method.
+        UsageError: MO-16, no such method, preset or sampler, or no autoencoder in this method.
         MissingInputError: IN-38, there is no such file.
         CheckpointError: MO-01 a file holds more than tensors, MO-03 it is damaged, MO-05 NaN or Inf, MO-06 another
             shape or no tensors, MO-07 missing or unexpected names.
         OutputError, OutputPermissionError, StorageError: as for :func:`neuromend.checkpoint.save_model`.
     """
     source = _source(method, stage, autoencoder)
-    config = _config(method, preset)
+    config = _sampling(_config(method, preset), method, sampler)
     path = Path(file)
     tensors, ema = read_checkpoint(path)
     training: dict[str, Any] = {"published_model": source.title, **_origin("source", path)}
@@ -176,6 +178,19 @@ def _config(method: str, preset: str) -> Any:
         why="it says how large the network is",
         fix="--preset paper",
     )
+
+
+def _sampling(config: Any, method: str, sampler: str | None) -> Any:
+    """The config with another sampler."""
+    known = get_args(get_type_hints(type(config))["sampler"])
+    if sampler is not None and sampler not in known:
+        raise UsageError(
+            "MO-16",
+            f"--sampler is '{sampler}', expected one of {', '.join(known)}",
+            why=f"these are the samplers of {method}",
+            fix=f"--sampler {known[0]}, or leave it out for {config.sampler}",
+        )
+    return config if sampler is None else replace(config, sampler=sampler)
 
 
 def _expected(source: Source, method: str, preset: str) -> dict[str, torch.Size]:

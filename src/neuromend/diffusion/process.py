@@ -4,6 +4,9 @@ Every formula takes ``abar`` itself, not an index: a float, a 0-dimensional tens
 batch) or a (B,) tensor (one level an item), as found in ``Schedule.abar``. Tensors called x are of shape
 (B, ...). Keep the state ``xt`` in float32 or float64: a prediction in half precision is then promoted.
 
+Networks may predict the noise (eps), clean data (x0) or the velocity (v). The core converts between all three, so
+that a new method may choose; those that are here predict eps or x0.
+
 Papers: DDPM = Ho et al. 2020; iDDPM = Nichol and Dhariwal 2021; v = Salimans and Ho 2022.
 """
 

@@ -180,7 +180,8 @@ def repaint(
 ) -> Tensor:
     """Inpainting with a model that was trained without a condition (RePaint, algorithm 1).
 
-    After each ancestral step the known part is replaced by the known data at that noise level. So that
+    For networks that were trained on whole data; the methods that are here see the known tissue as a condition and do
+    without. After each ancestral step the known part is replaced by the known data at that noise level. So that
     both parts grow together, every stretch of ``jump_length`` levels is walked ``resamples`` times: back up
     by adding noise, and down again.
 
