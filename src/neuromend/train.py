@@ -211,6 +211,7 @@ def training_step(run: Run, feed: Feed, requests: StopRequests) -> bool:
         mean = math.nan if progress.loss is None else progress.loss
         row = {"loss": loss, "mean_loss": mean, "gradient": norm, "learning_rate": rate}
         row |= {"minutes": seconds / 60, "skipped": progress.skipped, "left_out": progress.left_out}
+        row |= {} if state.scaler is None else {"scale": state.scaler.get_scale()}
         run.journal.write({"step": progress.step, **row})
         run.say(
             f"step {progress.step}, {seconds / 60:.1f} min, loss {mean:.4f}, gradient {norm:.3g}"

@@ -190,14 +190,6 @@ def test_a_mistyped_key_is_answered_with_those_like_it() -> None:
     assert "training." not in caught.value.fix
 
 
-def test_fp16_without_a_gpu_is_refused() -> None:
-    from neuromend.trainer.devices import make_fabric
-
-    with pytest.raises(UsageError, match="fp16") as caught:
-        make_fabric(make_config("unet3d", preset="tiny", overrides=["precision=fp16", "device=cpu"]))
-    assert caught.value.code == "TR-21"
-
-
 def test_minutes_take_the_place_of_a_presets_steps() -> None:
     config = make_config("unet3d", preset="tiny", overrides=["minutes=5"])
     assert (config.training.steps, config.training.minutes) == (None, 5)

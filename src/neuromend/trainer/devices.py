@@ -36,10 +36,10 @@ def make_fabric(config: RunConfig) -> Fabric:
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise _refused("running.device is cuda, but PyTorch sees no GPU", "--set device=auto")
-    if training.precision == "fp16" and accelerator != "cuda":
+    if training.precision == "fp16" and accelerator == "mps":
         raise _refused(
-            f"training.precision is fp16, which needs a CUDA GPU; this run is on {accelerator}",
-            "--set precision=bf16",
+            "training.precision is fp16, which is offered on CUDA GPUs and CPUs; this run is on mps",
+            "--set precision=fp32",
         )
     devices, nodes = _layout(running, accelerator)
     plugin = None
