@@ -1,7 +1,7 @@
 """Training cases: a healthy brain with a hole, as another scanner might show it.
 
-Case i of epoch e of seed s is always the same case, whatever was drawn before and by however many workers, so a
-resumed run sees the same data (TR-16). What the hole hides is in none of the pictures that a network is shown: the
+Case i of seed s is always the same case, whatever was drawn before and by however many workers, so a resumed run
+sees the same data (TR-16). What the hole hides is in none of the pictures that a network is shown: the
 mirror image is the reflection of the filled image, as it is when a scan is filled.
 """
 
@@ -12,17 +12,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from neuromend.corpus.appearance import Array, as_another_scanner, painted
 from neuromend.corpus.cache import CaseCache, CaseRow
+from neuromend.corpus.concealing import conceal
 from neuromend.corpus.holes import Mask, draw_holes, usable
 from neuromend.corpus.placing import (
     Brain,
     Matrix,
     Size,
     crop_size,
-    interpolated,
     moved,
     place_crop,
     reflection_in,
@@ -31,9 +30,7 @@ from neuromend.corpus.placing import (
 )
 from neuromend.corpus.recipe import Recipe
 from neuromend.corpus.shapes import ShapeBook
-from neuromend.data.intensity import IntensityScale
 from neuromend.errors import InputError
-from neuromend.methods.classical import harmonic
 
 TRIES = 40
 """Draws for one case before the data are refused; nearly all cases take one."""
@@ -74,12 +71,12 @@ class TrainingCases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         cache: the prepared scans.
         split: "train", "dev" or "test".
         seed: of all that is random.
-        epoch_length: number of cases of an epoch.
+        epoch_length: number of cases; a run counts through one endless epoch.
         recipe: what cases are made like.
         multiple: the sides of every case are divisible by it (the method's ``multiple``).
         condition: also give the harmonic fill and its reflection (what ``FastWavelet3D.condition`` computes).
         shapes: real lesions to make holes of.
-        plain: unchanged scans, the same cases in every epoch, the scans of the split in turn: to measure on.
+        plain: unchanged scans, those of the split in turn: to measure on.
 
     Attributes:
         rows: the scans that are drawn from.
@@ -118,22 +115,16 @@ class TrainingCases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         for row in self.rows:
             fine = min(row.spacing_mm) < WHOLE_BRAIN_MM
             self._groups["labels" if row.kind == "labels" else "fine" if fine else "coarse"].append(row)
-        # Shared memory, so that workers that outlive an epoch learn of the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._brains: dict[str, Brain] = {}
 
     def __len__(self) -> int:
         return self.epoch_length
 
-    def set_epoch(self, epoch: int) -> None:
-        """From now on give the cases of this epoch."""
-        self._epoch.fill_(epoch)
-
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not 0 <= index < self.epoch_length:
-            raise IndexError(f"case {index} of an epoch of {self.epoch_length}")
-        epoch = 0 if self.plain else int(self._epoch)
-        rng = np.random.default_rng([self.seed, epoch, index])
+            raise IndexError(f"case {index} of {self.epoch_length}")
+        # The number 0 was that of the first epoch while there were several; the dev cases of old runs are kept by it.
+        rng = np.random.default_rng([self.seed, 0, index])
         for _ in range(TRIES):
             row = self.rows[index % len(self.rows)] if self.plain else self._row(rng)
             case = self._draw(rng, row)
@@ -144,7 +135,7 @@ class TrainingCases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
                 }
         raise InputError(
             "TR-33",
-            f"no hole fits into the healthy tissue of the scans: {TRIES} draws failed (case {index}, epoch {epoch})",
+            f"no hole fits into the healthy tissue of the scans: {TRIES} draws failed (case {index})",
             why="a training case needs a hole in the brain that leaves most of it visible",
             fix="look at the scans (neuromend prepare reports on them), or allow smaller holes: volume_ml",
             path=self.cache.folder,
@@ -253,55 +244,6 @@ class TrainingCases(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             around_centre=plan.around_centre,
             recipe=self.recipe,
         )
-
-
-def conceal(
-    clean: Array,
-    seen: Array,
-    mask: Mask,
-    crop: tuple[slice, ...],
-    gain: float = 1.0,
-    reflect: NDArray[np.float64] | None = None,
-) -> dict[str, Array]:
-    """Hide the tissue under the mask, in every picture of it that the network is shown.
-
-    Args:
-        clean, seen: (x, y, z) the brain without and with noise, in a window that holds the crop.
-        mask: (x, y, z) True where tissue is to be hidden; only inside the crop.
-        crop: where the case lies in the window.
-        gain: factor on the normalised intensities.
-        reflect: (4, 4) crop voxel -> crop voxel; with it, ``base`` and ``mirror`` are given too.
-
-    Returns:
-        healthy (clean in the mask), voided, mask; base (the harmonic fill) and mirror (the base reflected: what is
-        hidden is not in it). All have the size of the crop.
-    """
-    every_second = (slice(None, None, 2),) * 3  # an eighth of the voxels tells the percentiles
-    scale = IntensityScale.estimate(seen[every_second], ~mask[every_second])
-    voided = _normalised(seen, scale, gain)
-    voided[mask] = 0
-    hole = mask[crop]
-    healthy = voided[crop].copy()
-    healthy[hole] = _normalised(clean[crop][hole], scale, gain)
-    case: dict[str, Array] = {"healthy": healthy, "voided": voided[crop], "mask": hole.astype(np.float32)}
-    if reflect is not None:
-        case["base"] = harmonic(voided[crop], hole)
-        window = voided.copy()
-        window[crop] = case["base"]
-        # ``reflect`` speaks of voxels of the crop; the window begins earlier.
-        offset = reflect[:3, 3] + [span.start for span in crop]
-        case["mirror"] = interpolated(window, reflect[:3, :3], offset, hole.shape)
-    return case
-
-
-def _normalised(values: Array, scale: IntensityScale, gain: float) -> Array:
-    """As ``IntensityScale.normalise``, in float32 and with a gain; the values are finite."""
-    factor = gain / (scale.high - scale.low)
-    scaled: Array = values * np.float32(factor)
-    scaled -= np.float32(scale.low * factor)
-    if scale.background is not None:
-        scaled[values == scale.background] = 0
-    return scaled
 
 
 def _another_spacing(rng: np.random.Generator, spacing_mm: float) -> float:

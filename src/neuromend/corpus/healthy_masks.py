@@ -90,7 +90,7 @@ class ShapePool:
 
     @classmethod
     def of(cls, shapes: Iterable[PoolShape]) -> ShapePool:
-        """A pool of any shapes.
+        """A pool of any shapes; of :func:`pieces_of` every case's lesion it is the challenge's.
 
         Raises:
             InputError: TR-34, there are none.
@@ -104,20 +104,6 @@ class ShapePool:
                 fix="give a folder of lesion masks: --shapes DIR, or leave it out to use blobs",
             )
         return cls(ordered)
-
-    @classmethod
-    def of_lesions(cls, cases: Iterable[tuple[Mask, Mask, tuple[float, float, float]]]) -> ShapePool:
-        """The challenge's pool: every piece of every case's lesion, with the share of the whole lesion.
-
-        Args:
-            cases: lesion (x, y, z), brain (x, y, z) and spacing in mm of each case.
-
-        Raises:
-            InputError: TR-34, there is no piece that is large enough.
-        """
-        return cls.of(
-            piece for lesion, brain, spacing in cases for piece in pieces_of(lesion, brain, spacing)
-        )
 
     @classmethod
     def of_book(cls, book: ShapeBook) -> ShapePool:
