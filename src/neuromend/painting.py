@@ -56,7 +56,7 @@ class Painter:
     @property
     def sampler(self) -> str | None:
         """How the method walks from noise to tissue; None for one that has no choice."""
-        return getattr(self.method.config, "sampler", None) if self.method is not None else None
+        return getattr(getattr(self.method, "config", None), "sampler", None)
 
     def steps_for(self, wanted: int | None, *, sampling: bool) -> int:
         """How many denoising steps to make: what was asked for, else the method's own default.
