@@ -2,8 +2,8 @@
 
 Every scan is reduced to a small volume that does not depend on how it was stored: axes in RAS, centred on the
 brain, voxels of 6 mm, brightness and its slow changes removed. Copies correlate nearly perfectly, whether they
-were re-oriented, cropped, padded, re-scaled, noisy or resampled, and so do two scans of one person once they are
-aligned; two persons do not (docs/how-to/prepare.md has the numbers). All pairs are one product of matrices, and
+were re-oriented, cropped, padded, re-scaled, noisy or resampled, and so do two scans of one person on one scanner
+once they are aligned; two persons do not (docs/how-to/prepare.md has the numbers). All pairs are one product of matrices, and
 only those that it finds similar are aligned.
 """
 
@@ -22,8 +22,9 @@ SAME_SCAN = 0.98
 """Correlation, after alignment, above which two scans are one brain."""
 
 SAME_PERSON = 0.94
-"""Correlation above which a pair deserves a look. Of the 19,700 pairs of the project's healthy scans, the four of one
-person scanned twice reach 0.985 to 0.997, all others but one less than 0.92 (docs/how-to/prepare.md)."""
+"""Correlation above which a pair deserves a look. Of the 19,110 pairs of the project's healthy scans, the four of one
+person on one scanner reach 0.985 to 0.997, all others but one less than 0.92; among these is one person on two
+scanners, who is not found (docs/how-to/prepare.md)."""
 
 CANDIDATE = 0.85
 """Pairs that correlate by this as they lie are compared again after the best small rotation and shift."""
