@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from neuromend.device import (
     bf16_is_fast,
     choose_device,
     fits_in_memory,
+    freed_memory_kept,
     memory_bytes,
     set_threads,
     usable_cpus,
@@ -173,6 +175,23 @@ def test_nothing_is_said_where_the_system_does_not_tell(
     monkeypatch.setattr(device_module, "PROC", tmp_path)
     assert memory_bytes(CPU) is None
     assert fits_in_memory(10**18, CPU) is None
+
+
+def test_memory_is_kept_while_the_network_runs_and_given_back_after() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the system does not tell how much memory the process holds")
+    block = 64 << 20
+    with freed_memory_kept():
+        pages = block // os.sysconf("SC_PAGE_SIZE")
+        before = resident()
+        torch.ones(block, dtype=torch.uint8)
+        kept = resident() - before
+    given_back = resident() - before
+    assert given_back < pages // 4
+    assert kept > pages // 2 or not hasattr(ctypes.CDLL(None), "mallopt")
 
 
 def test_bf16_is_fast_only_where_the_hardware_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuromend.device import bf16_is_fast
+from neuromend.device import bf16_is_fast, freed_memory_kept
 from neuromend.errors import DeviceError, ModelFaultError
 from neuromend.findings import Finding, Level
 from neuromend.methods.classical import CLASSICAL
@@ -189,7 +189,7 @@ class Painter:
 
         image, hole = image.to(self.device), mask.to(self.device) > 0.5
         window = self.method.window
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=use_bf16):
+        with freed_memory_kept(), torch.autocast(self.device.type, torch.bfloat16, enabled=use_bf16):
             if window is None:
                 filled = paint(image, hole, on_step)
             else:

@@ -21,7 +21,7 @@ from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor
 
 from neuromend.corpus.cache import CaseCache
-from neuromend.device import set_threads
+from neuromend.device import freed_memory_kept, set_threads
 from neuromend.findings import Finding
 from neuromend.interrupts import Stopped
 from neuromend.trainer.beginning import begin, dev_cases, training_cases
@@ -152,7 +152,8 @@ def train(
             config, out, fabric, state, model, checkpoints, journal, watchdog, dev, say, check_lock, identity,
             state.progress.seconds, time.monotonic(),
         )  # fmt: skip
-        asked = loop(run, feed, math.inf if max_minutes is None else 60 * max_minutes)
+        with freed_memory_kept():
+            asked = loop(run, feed, math.inf if max_minutes is None else 60 * max_minutes)
     if asked:
         raise Stopped(asked)
     progress = state.progress
