@@ -18,6 +18,7 @@ from neuromend.data.masks import MaskOptions, prepare_mask
 from neuromend.data.volume import volume_from_image
 from neuromend.errors import DeviceError, InputError, UsageError
 from neuromend.findings import Finding
+from neuromend.methods.fastwavelet3d import FastWavelet3D
 
 from .filling_cases import (
     AFFINE,
@@ -372,6 +373,16 @@ class TestMemory:
         monkeypatch.setattr("neuromend.device.memory_bytes", lambda device: (2**20, 2**21))
         with pytest.raises(DeviceError, match=r"cpu has 0\.0 GiB") as refused:
             neuromend.fill(image(head()), image(ball()), model=network)
+        assert (refused.value.code, refused.value.exit_status) == ("RT-12", 69)
+
+    def test_what_is_needed_is_what_the_method_says_of_itself(
+        self, network: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("neuromend.device.memory_bytes", lambda device: (2**30, 2**31))
+        neuromend.fill(image(head()), image(ball()), model=network, dry_run=True)
+        monkeypatch.setattr(FastWavelet3D, "memory_bytes", lambda *_: 5 * 2**30)
+        with pytest.raises(DeviceError, match=r"about 5\.0 GiB are needed, cpu has 2\.0 GiB") as refused:
+            neuromend.fill(image(head()), image(ball()), model=network, dry_run=True)
         assert (refused.value.code, refused.value.exit_status) == ("RT-12", 69)
 
     def test_little_free_memory_is_a_warning_that_equal_runs_do_not_record(

@@ -11,14 +11,17 @@ import pytest
 
 from neuromend.cohort import clusters
 from neuromend.cohort.clusters import (
-    CASE_BYTES,
     EngineOptions,
     LocalPlan,
     batch_cluster,
+    case_bytes,
     plan_local,
     read_cluster_file,
 )
 from neuromend.errors import InputError, MissingInputError, UsageError
+from neuromend.models import DEFAULT_MODEL
+
+from ..filling_cases import save_network
 
 SLURM = """
 [slurm]
@@ -33,18 +36,28 @@ job_script_prologue = ["module load cuda"]
 """
 
 
+EACH = 3_000_000_000
+"""Bytes of a case."""
+
+
 def test_workers_are_sized_to_the_machine() -> None:
-    assert plan_local(None, None, cpus=8, free_bytes=100 * CASE_BYTES) == LocalPlan(
-        8, 1, CASE_BYTES * 100 // 8
-    )
-    assert plan_local(None, None, cpus=8, free_bytes=3 * CASE_BYTES) == LocalPlan(3, 2, CASE_BYTES)
-    assert plan_local(None, 4, cpus=8, free_bytes=100 * CASE_BYTES) == LocalPlan(2, 4, CASE_BYTES * 50)
-    assert plan_local(None, None, cpus=2, free_bytes=CASE_BYTES // 2) == LocalPlan(1, 2, CASE_BYTES)
-    assert plan_local(3, None, cpus=2, free_bytes=None) == LocalPlan(3, 1, 0)
+    def plan(wanted: int | None, threads: int | None, cpus: int, free: int | None) -> LocalPlan:
+        return plan_local(wanted, threads, each=EACH, cpus=cpus, free_bytes=free)
+
+    assert plan(None, None, 8, 100 * EACH) == LocalPlan(8, 1, EACH * 100 // 8)
+    assert plan(None, None, 8, 3 * EACH) == LocalPlan(3, 2, EACH)
+    assert plan(None, 4, 8, 100 * EACH) == LocalPlan(2, 4, EACH * 50)
+    assert plan(None, None, 2, EACH // 2) == LocalPlan(1, 2, EACH)
+    assert plan(3, None, 2, None) == LocalPlan(3, 1, 0)
+
+
+def test_a_worker_gets_the_memory_that_its_model_needs(tmp_path: Path) -> None:
+    larger = save_network(tmp_path / "model")
+    assert 0.6e9 < case_bytes("harmonic") < case_bytes(str(larger)) < case_bytes(DEFAULT_MODEL) < 4e9
 
 
 def test_every_gpu_gets_a_worker_that_sees_no_other() -> None:
-    plan = plan_local(None, None, cpus=16, free_bytes=100 * CASE_BYTES, gpus=("0", "3"))
+    plan = plan_local(None, None, each=EACH, cpus=16, free_bytes=100 * EACH, gpus=("0", "3"))
     assert (plan.workers, plan.threads) == (2, 8)
     seen = [clusters._nanny_options(plan, number)["env"]["CUDA_VISIBLE_DEVICES"] for number in (0, 1, 2)]
     assert seen == ["0", "3", "0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, asdict, fields
@@ -30,6 +31,18 @@ difference in a voxel, fastwavelet3d: 0.0002 at ``tiny``, untrained, float32; 0.
 def method(request: pytest.FixtureRequest) -> Any:
     """The class of one method."""
     return METHODS[request.param]
+
+
+@pytest.fixture
+def live_tensors() -> Any:
+    """The class of benchmarks/live_tensors.py, which is no part of the package: it counts what tensors take."""
+    place = Path(__file__).resolve().parents[2] / "benchmarks" / "live_tensors.py"
+    spec = importlib.util.spec_from_file_location("live_tensors", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.LiveTensors
 
 
 @pytest.fixture
@@ -83,6 +96,24 @@ def test_a_method_has_a_frozen_config_and_its_presets(method: Any) -> None:
 
 def test_a_window_fits_the_network(tiny: Any) -> None:
     assert tiny.window is None or all(side % tiny.multiple == 0 for side in tiny.window)
+
+
+def test_the_memory_of_a_sample_is_told_of_every_preset_and_grows_with_the_volume(method: Any) -> None:
+    for config in method.PRESETS.values():
+        with torch.device("meta"):
+            module = method(config)
+        little, much = module.memory_bytes((64, 64, 128)), module.memory_bytes((64, 128, 128))
+        assert isinstance(little, int)
+        assert 4 * 64 * 64 * 128 < little < much
+
+
+def test_a_sample_takes_no_more_memory_than_foreseen(tiny: Any, live_tensors: Callable[[], Any]) -> None:
+    sides = tuple(-(-side // tiny.multiple) * tiny.multiple for side in (32, 24, 40))
+    voided, mask = torch.rand(1, 1, *sides), torch.zeros(1, 1, *sides)
+    mask[:, :, 8:20, 6:18, 4:36] = 1
+    with live_tensors() as live:
+        tiny.sample(voided, mask, steps=3, generator=noise())
+    assert 0.05 * tiny.memory_bytes(sides) < live.peak < tiny.memory_bytes(sides)
 
 
 def test_the_loss_is_a_finite_number_with_a_gradient_for_every_parameter(tiny: Any) -> None:

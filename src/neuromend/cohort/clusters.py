@@ -23,12 +23,16 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from neuromend.cohort.cases import Settings
 from neuromend.device import memory_bytes, usable_cpus
 from neuromend.errors import InputError, MissingInputError, TemporaryError, UsageError
-from neuromend.filling import BYTES_PER_VOXEL
+from neuromend.forecast import memory_needed
+from neuromend.models import resolve_model
 
 BatchSystem = Literal["slurm", "pbs", "lsf", "sge"]
 
-CASE_BYTES = 600_000_000 + BYTES_PER_VOXEL * 192 * 240 * 192
-"""Memory of a worker: an idle process with torch, and the peak of a whole head at 1 mm with the air around it."""
+IDLE_BYTES = 600_000_000
+"""Memory of a worker that fills nothing: a process with torch and Dask."""
+
+HEAD = (192, 240, 192)
+"""A whole head at 1 mm with the air around it."""
 
 PRELOAD = "neuromend.cohort.worker"
 
@@ -114,13 +118,28 @@ class LocalPlan:
     gpus: tuple[str, ...] = ()
 
 
+def case_bytes(model: str) -> int:
+    """Memory that a worker needs to fill a whole head at 1 mm with this model.
+
+    Raises:
+        NeuromendError: there is no such model, or it is faulty.
+    """
+    return IDLE_BYTES + memory_needed(resolve_model(model), HEAD)
+
+
 def plan_local(
-    wanted: int | None, threads: int | None, *, cpus: int, free_bytes: int | None, gpus: tuple[str, ...] = ()
+    wanted: int | None,
+    threads: int | None,
+    *,
+    each: int,
+    cpus: int,
+    free_bytes: int | None,
+    gpus: tuple[str, ...] = (),
 ) -> LocalPlan:
-    """Size the workers: one a GPU; without GPUs one a core, or fewer where the memory is for fewer."""
-    room = cpus if free_bytes is None else max(1, free_bytes // CASE_BYTES)
+    """Size the workers: one a GPU; without GPUs one a core, or fewer where the memory, ``each`` bytes, is for fewer."""
+    room = cpus if free_bytes is None else max(1, free_bytes // each)
     workers = wanted or len(gpus) or max(1, min(cpus // (threads or 1), room))
-    share = 0 if free_bytes is None else max(CASE_BYTES, free_bytes // workers)
+    share = 0 if free_bytes is None else max(each, free_bytes // workers)
     return LocalPlan(workers, threads or max(1, cpus // workers), share, gpus)
 
 
@@ -220,7 +239,7 @@ def _local(options: EngineOptions, settings: Settings) -> Iterator[Workforce]:
     memory = memory_bytes(torch.device("cpu"))
     gpus = visible_gpus(settings.device)
     plan = plan_local(
-        options.workers, settings.threads, cpus=usable_cpus(), gpus=gpus,
+        options.workers, settings.threads, each=case_bytes(settings.model), cpus=usable_cpus(), gpus=gpus,
         free_bytes=None if memory is None else memory[0],
     )  # fmt: skip
     specs = {name: {"cls": Nanny, "options": _nanny_options(plan, name)} for name in range(plan.workers)}

@@ -31,11 +31,23 @@ BATCH = 16
 PUBLISHED_STEPS = 1000
 DEFAULT_STEPS = 25
 
+BYTES_PER_CHANNEL = 40
+"""Peak memory of a sample per pixel of a batch and channel at full resolution, with some margin."""
+
+BYTES_PER_VOXEL = 60
+"""What a sample needs per voxel besides, for the slices with a hole."""
+
 WINDOW: Sides = (224, 224, 1 << 20)
 """Slices of the published training size; as many as there are."""
 
 Predict = Callable[[Tensor, int], Tensor]
 """(xt, level) -> (S, 2, X, Y): noise and v of the variance."""
+
+
+def memory_bytes(channels: int, sides: Sides) -> int:
+    """Peak memory of a sample with a network of so many channels at full resolution; see the contract."""
+    x, y, z = sides
+    return x * y * (BYTES_PER_CHANNEL * channels * min(z, BATCH) + BYTES_PER_VOXEL * z)
 
 
 def masked_slices(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,13 @@ class Method(Protocol):
         """
         ...
 
+    def memory_bytes(self, sides: Sides) -> int:
+        """Peak memory of ``sample`` for one volume of these sides (at most ``window``), beyond the weights.
+
+        For float32, with some margin; measured by benchmarks/bench_sample_memory.py.
+        """
+        ...
+
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: Generator) -> Tensor:
         """One scalar to minimise; what ``voided`` holds inside the mask has no influence."""
         ...

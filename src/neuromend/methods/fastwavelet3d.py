@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -46,6 +47,9 @@ from neuromend.wavelets import haar, inverse_haar
 
 BETA_MIN, BETA_MAX = 0.1, 20.0
 """The variance-preserving schedule: log abar(t) = -(bmin t + (bmax - bmin) t^2 / 2) (Song et al. 2021, eq. 33)."""
+
+BYTES_PER_VOXEL = 180
+"""Peak memory of a sample, with some margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,10 @@ class FastWavelet3D(nn.Module):
         return Condition(
             torch.stack(base)[:, None].to(voided.device), torch.stack(mirror)[:, None].to(voided.device)
         )
+
+    def memory_bytes(self, sides: Sides) -> int:
+        """Peak memory of a sample; see the contract."""
+        return BYTES_PER_VOXEL * prod(sides)
 
     def loss(
         self,

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import ClassVar, Literal
 
 import torch
@@ -41,6 +42,9 @@ from neuromend.wavelets import haar, inverse_haar
 
 SHRINK = math.sqrt(8)
 """The network's bands are the orthonormal ones divided by this."""
+
+BYTES_PER_CHANNEL, BYTES_PER_VOXEL = 10, 30
+"""Peak memory of a sample: per voxel and channel of the finest level, and per voxel besides, with some margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,10 @@ class FastWDM3D(nn.Module):
     def window(self) -> Sides | None:
         """What the network is shown at once: the crop of its training."""
         return (self.config.crop, self.config.crop, self.config.crop)
+
+    def memory_bytes(self, sides: Sides) -> int:
+        """Peak memory of a sample; see the contract."""
+        return (BYTES_PER_CHANNEL * self.config.width + BYTES_PER_VOXEL) * prod(sides)
 
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Absolute error over a crop around each mask plus that inside the mask, each case with weight 1.

@@ -24,6 +24,7 @@ only divisible by ``multiple``; the target outside the mask is the known image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -38,6 +39,9 @@ from neuromend.networks.unet3d import UNet3D
 
 SCHEDULE = Schedule.linear()
 """1000 levels, noise variances 1e-4 to 0.02."""
+
+BYTES_PER_CHANNEL = 50
+"""Peak memory of a sample per voxel and channel of the finest level, with some margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,10 @@ class Full3D(nn.Module):
     def multiple(self) -> int:
         """The sides of a volume must be divisible by this."""
         return int(2 ** (len(self.config.multipliers) - 1))
+
+    def memory_bytes(self, sides: Sides) -> int:
+        """Peak memory of a sample; see the contract."""
+        return BYTES_PER_CHANNEL * self.config.width * prod(sides)
 
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the predicted noise over the whole volume, each case with weight 1.

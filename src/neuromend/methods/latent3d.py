@@ -28,6 +28,7 @@ interpolated, not repeated; the preset ``full`` works at 1 mm, with bounded memo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -45,6 +46,9 @@ from neuromend.networks.video_unet import VideoUNet
 
 REACH = 2
 """Latents this near to the hole are painted too: the encoder sees 8 voxels and more around each of its cells."""
+
+BYTES_PER_CHANNEL, BYTES_PER_VOXEL = 40, 40
+"""Peak memory of a sample: per voxel and channel of the autoencoder, and per voxel besides, with some margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,11 @@ class Latent3D(nn.Module):
     def multiple(self) -> int:
         """The sides of a volume must be divisible by this."""
         return int(self.config.voxel_stride * self.vqgan.factor * self.denoise_fn.multiple)
+
+    def memory_bytes(self, sides: Sides) -> int:
+        """Peak memory of a sample; see the contract."""
+        seen = self.config.voxel_stride**3
+        return prod(sides) * (BYTES_PER_VOXEL + BYTES_PER_CHANNEL * self.config.width // seen)
 
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Mean absolute error of the predicted latents over the whole volume, each case with weight 1.

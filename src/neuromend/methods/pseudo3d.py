@@ -97,6 +97,10 @@ class Pseudo3D(nn.Module):
         """The sides of a volume must be divisible by this."""
         return int(2 ** (len(self.config.channel_mult) - 1))
 
+    def memory_bytes(self, sides: Sides) -> int:
+        """Peak memory of a sample; see the contract."""
+        return axial.memory_bytes(self.config.model_channels, sides)
+
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: Generator) -> Tensor:
         """Noise and variance loss of one stack of masked slices, drawn at random from the batch.
 

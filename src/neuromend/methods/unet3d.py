@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -41,6 +42,9 @@ MIRRORS = [
 SSIM_WINDOW = 7
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 """Wang et al. 2004, with a data range of 1."""
+
+BYTES_PER_CHANNEL = 30
+"""Peak memory of a sample per voxel and channel of the finest level, with some margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,10 @@ class RegressionUNet3D(nn.Module):
     def multiple(self) -> int:
         """The sides of a volume must be divisible by this."""
         return int(2 ** (len(self.config.widths) - 1))
+
+    def memory_bytes(self, sides: Sides) -> int:
+        """Peak memory of a sample; see the contract."""
+        return BYTES_PER_CHANNEL * self.config.widths[0] * prod(sides)
 
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Absolute error and structural error inside the mask, each case with weight 1.

@@ -26,6 +26,7 @@ trained on (the published loss sees the first only); the target outside the mask
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, Literal
 
 import torch
@@ -45,6 +46,9 @@ SCHEDULE = Schedule.linear()
 
 LOWEST_SHRINK = 3.0
 """The lowest band of data is divided by this, so that it lies near [-1, 1] like the others."""
+
+BYTES_PER_CHANNEL, BYTES_PER_VOXEL = 10, 30
+"""Peak memory of a sample: per voxel and channel of the finest level, and per voxel besides, with some margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,10 @@ class Wavelet3D(nn.Module):
         """The sides of a volume must be divisible by this."""
         levels = len(self.config.multipliers) - (self.config.backbone == "unet")
         return int(2 ** (levels + 1))
+
+    def memory_bytes(self, sides: Sides) -> int:
+        """Peak memory of a sample; see the contract."""
+        return (BYTES_PER_CHANNEL * self.config.width + BYTES_PER_VOXEL) * prod(sides)
 
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the clean bands over the whole volume, each case with weight 1.

@@ -157,11 +157,26 @@ def load_method(entry: ModelEntry, device: torch.device) -> nn.Module:
         CheckpointError: any fault of the model; MO-06 where its method or config is not known here.
         ValueError: for a classical fill, which is a function and not a network.
     """
+    module = build_method(entry)
+    from neuromend.checkpoint import load_into, load_weights
+
+    assert entry.folder is not None
+    assert entry.manifest is not None
+    weights = load_weights(entry.folder, entry.manifest)
+    load_into(module, weights, path=entry.folder / entry.manifest.weights_file)
+    return module.to(device).eval()
+
+
+def build_method(entry: ModelEntry) -> nn.Module:
+    """The network of a model with random weights, from its manifest alone.
+
+    Raises:
+        CheckpointError, ValueError: as :func:`load_method` does.
+    """
     if entry.problem is not None:
         raise entry.problem
     if entry.folder is None or entry.manifest is None:
         raise ValueError(f"'{entry.name}' is a classical fill; see neuromend.methods.classical")
-    from neuromend.checkpoint import load_into, load_weights
     from neuromend.methods import METHODS
 
     manifest, folder = entry.manifest, entry.folder
@@ -184,8 +199,7 @@ def load_method(entry: ModelEntry, device: torch.device) -> nn.Module:
         )
     method: Any = METHODS[manifest.method]
     module: nn.Module = method(_build_config(method.Config, manifest, folder / MANIFEST_NAME))
-    load_into(module, load_weights(folder, manifest), path=folder / manifest.weights_file)
-    return module.to(device).eval()
+    return module
 
 
 def _build_config(config_class: Any, manifest: Manifest, path: Path) -> Any:
