@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,14 @@ def published(form: Form) -> Shapes:
     return own
 
 
+def spoken(form: Form, name: str) -> str:
+    """The name; of two names for the same weights, as the wavelet U-Net has on the way up, the first."""
+    found = re.match(r"output_blocks\.(\d+)\.0\.", name)
+    if found is None or int(found[1]) % 3 != 2 or "paper-wavelet-unet" not in form.options:
+        return name
+    return f"output_blocks.{int(found[1]) - 1}.0.{name[found.end() :]}"
+
+
 def numbers(name: str, shape: tuple[int, ...], dtype: str, salt: str) -> Any:
     """The random tensor of a name, the same in each process."""
     import torch
@@ -101,9 +110,9 @@ def numbers(name: str, shape: tuple[int, ...], dtype: str, salt: str) -> Any:
     return torch.randn(shape, generator=generator) / 50
 
 
-def tensors(shapes: Shapes, salt: str) -> dict[str, Any]:
+def tensors(form: Form, shapes: Shapes, salt: str) -> dict[str, Any]:
     """All of them."""
-    return {name: numbers(name, *facts, salt) for name, facts in shapes.items()}
+    return {name: numbers(spoken(form, name), *facts, salt) for name, facts in shapes.items()}
 
 
 def write(form: Form, folder: Path) -> None:
@@ -111,12 +120,14 @@ def write(form: Form, folder: Path) -> None:
     import torch
 
     shapes = published(form)
-    kept = tensors(shapes, "kept")
+    kept = tensors(form, shapes, "kept")
     content: dict[str, Any] = kept
     if form.kind == "parallel":
         content = {f"module.{name}": value for name, value in kept.items()}
     elif form.kind == "lightning":
-        moments = [{"exp_avg": value, "exp_avg_sq": value} for value in tensors(shapes, "other").values()]
+        moments = [
+            {"exp_avg": value, "exp_avg_sq": value} for value in tensors(form, shapes, "other").values()
+        ]
         content = {
             "epoch": 9,
             "state_dict": kept,
@@ -124,7 +135,7 @@ def write(form: Form, folder: Path) -> None:
             "hyper_parameters": argparse.Namespace(lr=3e-4),
         }
     elif form.kind == "ema":
-        content = {"step": 325000, "model": tensors(shapes, "other"), "ema": kept, "scaler": {}}
+        content = {"step": 325000, "model": tensors(form, shapes, "other"), "ema": kept, "scaler": {}}
     elif form.kind == "two files":
         coder = {name[len("vqgan.") :]: v for name, v in kept.items() if name.startswith("vqgan.")}
         torch.save({"epoch": 9, "state_dict": coder}, folder / "model-vqgan.ckpt")
@@ -157,7 +168,7 @@ def verify(form: Form, folder: Path) -> None:
     }
     assert ours.keys() == wanted, sorted(ours.keys() ^ wanted)[:9]
     for name, value in ours.items():
-        assert torch.equal(value, numbers(name, *shapes[name], "kept")), name
+        assert torch.equal(value, numbers(spoken(form, name), *shapes[name], "kept")), name
     print(f"{len(ours)}\t{sum(value.numel() for value in ours.values())}", end="")
 
 

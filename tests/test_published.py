@@ -234,6 +234,7 @@ def test_a_model_samples_as_it_is_told(tmp_path: Path) -> None:
     file = saved(authors_state("wavelet3d"), tmp_path / "weights.pt")
     manifest = import_weights("wavelet3d", file, tmp_path / "model", preset="tiny", sampler="published")
     assert manifest.config["sampler"] == "published"
+    assert manifest.name == "wavelet3d-published-sampler-published", "one name must mean one model"
     module: Any = load_method(resolve_model(tmp_path / "model"), torch.device("cpu"))
     assert (module.config.sampler, module.default_steps) == ("published", 1000)
 
@@ -245,3 +246,12 @@ def test_a_sampler_that_a_method_does_not_have_is_refused(method: str, known: st
     ) as caught:
         import_weights(method, tmp_path / "absent.pt", tmp_path / "model", sampler="euler")
     assert (caught.value.code, caught.value.exit_status) == ("MO-16", 2)
+
+
+def test_a_file_of_the_two_networks_that_are_not_here_is_recognised(tmp_path: Path) -> None:
+    state = {"module.all_modules.0.weight": torch.zeros(2, 3), "module.z_transform.0.bias": torch.zeros(2)}
+    file = saved(state, tmp_path / "netG_5.pth")
+    with pytest.raises(CheckpointError, match=r"unexpected tensors: all_modules\.0\.weight") as caught:
+        import_weights("fastwdm3d", file, tmp_path / "model", preset="tiny")
+    assert (caught.value.code, caught.value.exit_status) == ("MO-07", 78)
+    assert str(caught.value.fix).startswith("this is GO3D or WDDGAN3D")

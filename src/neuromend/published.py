@@ -112,6 +112,7 @@ def import_weights(
         training |= _origin("autoencoder", Path(autoencoder))
     found = _fitting(source, method, preset, tensors, path)
     alone = stage == "autoencoder"
+    what = AUTOENCODER if alone else method
     files = " and ".join(
         f"`{training[f'{part}_file']}` (SHA-256 {training[f'{part}_sha256']})"
         for part in ("source", "autoencoder")
@@ -120,9 +121,9 @@ def import_weights(
     return save_model(
         out,
         {key.removeprefix(_VQGAN): value for key, value in found.items()} if alone else found,
-        name=f"{AUTOENCODER if alone else method}-published",
+        name=f"{what}-published{'-ema' if ema else ''}{f'-sampler-{sampler}' if sampler else ''}",
         description=f"{source.title}, weights of its authors, imported from {path.name}",
-        method=AUTOENCODER if alone else method,
+        method=what,
         config=asdict(config),
         trained_range=TrainedRange(modalities=("T1w",), spacing_mm=(1.0, 1.0), coverage=("skull-stripped",)),
         licence=source.licence,
@@ -249,6 +250,10 @@ def _fix(
     """What to do: the options for the model whose tensors these are, or for the file that is not there yet."""
     if source is PUBLISHED["latent3d"] and missing and all(key.startswith(_VQGAN) for key in missing):
         return "add the file of the autoencoder: --autoencoder VQGAN.ckpt"
+    if any(key.startswith("all_modules.") for key in tensors):
+        return (
+            "this is GO3D or WDDGAN3D, which are not here: docs/decisions/0004-go3d-and-wddgan3d.md says why"
+        )
     for words, its, other in _others(source, method, path):
         if preset in METHODS[other].PRESETS:
             expected = _expected(its, other, preset)
