@@ -14,7 +14,7 @@ import torch
 
 import neuromend
 from neuromend import painting
-from neuromend.errors import DeviceError, ModelFaultError
+from neuromend.errors import DeviceError, ModelFaultError, UsageError
 from neuromend.models import ModelEntry, resolve_model
 from neuromend.painting import Painter
 
@@ -27,7 +27,7 @@ CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 class FakeMethod:
     """Adds noise in the hole; ``faults`` happen first, one a call."""
 
-    expected_steps, default_steps, multiple, window = 1, 4, 1, None
+    expected_steps, default_steps, most_steps, multiple, window = 1, 4, 8, 1, None
 
     def __init__(self, *faults: Callable[[torch.Tensor], torch.Tensor], multiple: int = 1) -> None:
         self.faults = list(faults)
@@ -237,6 +237,16 @@ class TestSteps:
         assert painter.steps_for(wanted, sampling=sampling) == steps
         told = [(finding.code, finding.level) for finding in painter.findings]
         assert told == ([("UX-01", "note")] if (wanted, sampling) == (7, False) else [])
+
+    def test_more_steps_than_there_are_noise_levels_are_refused(
+        self, make_painter: Callable[..., Painter]
+    ) -> None:
+        painter = make_painter(FakeMethod())
+        assert painter.steps_for(8, sampling=True) == 8
+        with pytest.raises(UsageError, match=r"--steps is 9, expected 8 or less") as caught:
+            painter.steps_for(9, sampling=True)
+        assert (caught.value.code, caught.value.exit_status) == ("UX-01", 2)
+        assert "--steps 8" in caught.value.fix
 
     def test_a_method_without_an_expected_fill_takes_its_default(
         self, make_painter: Callable[..., Painter]

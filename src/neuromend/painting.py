@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from neuromend.device import bf16_is_fast, freed_memory_kept
-from neuromend.errors import DeviceError, ModelFaultError
+from neuromend.errors import DeviceError, ModelFaultError, UsageError
 from neuromend.findings import Finding, Level
 from neuromend.methods.classical import CLASSICAL
 from neuromend.methods.windows import fill_in_windows
@@ -62,11 +62,22 @@ class Painter:
         """How many denoising steps to make: what was asked for, else the method's own default.
 
         The expected fill of a method that knows one takes the steps that it takes.
+
+        Raises:
+            UsageError: UX-01, more than the method can take.
         """
         if self.method is None:
             return 1
         expected = self.method.expected_steps
         if sampling or not self.knows_expected_fill:
+            most = self.method.most_steps
+            if wanted is not None and most is not None and wanted > most:
+                raise UsageError(
+                    "UX-01",
+                    f"--steps is {wanted}, expected {most} or less",
+                    why=f"'{self.entry.name}' knows {most} noise levels, and each is visited at most once",
+                    fix=f"--steps {most}, or leave it out for {self.method.default_steps}",
+                )
             return wanted or int(self.method.default_steps)
         if wanted not in (None, expected):
             self._note(

@@ -94,6 +94,15 @@ def test_a_method_has_a_frozen_config_and_its_presets(method: Any) -> None:
     assert method.expected_steps is None or method.expected_steps >= 1
 
 
+def test_a_method_takes_no_more_steps_than_it_says(tiny: Any) -> None:
+    if tiny.most_steps is None:
+        return
+    assert tiny.most_steps >= tiny.default_steps
+    _, voided, mask = phantom(tiny.multiple)
+    with pytest.raises(ValueError, match=f"steps must be between 1 and {tiny.most_steps}"):
+        tiny.sample(voided, mask, steps=tiny.most_steps + 1, generator=noise(0))
+
+
 def test_a_window_fits_the_network(tiny: Any) -> None:
     assert tiny.window is None or all(side % tiny.multiple == 0 for side in tiny.window)
 

@@ -33,6 +33,7 @@ class Method(Protocol):
         expected_steps: the number of steps with which ``sample`` returns the expected fill; None where the
             method knows only random samples.
         default_steps: steps of one random sample.
+        most_steps: the most that ``sample`` can take, one for each noise level; None for any number.
 
     A method whose samples are no possible anatomies says so: ``samples_are_anatomies = False`` (unet3d).
     """
@@ -41,6 +42,7 @@ class Method(Protocol):
     PRESETS: ClassVar[dict[str, Any]]
     expected_steps: int | None
     default_steps: int
+    most_steps: int | None
 
     def __init__(self, config: Any) -> None: ...
 

@@ -98,6 +98,8 @@ class FastWavelet3D(nn.Module):
 
     default_steps: int = 4
     """Steps of one random sample."""
+    most_steps: int | None = None
+    """Any number: the schedule is cut into as many levels."""
     window: Sides | None = None
     """Any volume is filled at once."""
 

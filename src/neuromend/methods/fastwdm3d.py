@@ -84,14 +84,15 @@ class FastWDM3D(nn.Module):
     PRESETS: ClassVar[dict[str, FastWDM3DConfig]] = PRESETS
     expected_steps: int | None = None
     default_steps: int = 2
-    """Steps of one random sample: as many as ``config.levels``."""
+    """Steps of one random sample: as many as ``config.levels``, which is also the most."""
+    most_steps: int | None = 2
 
     def __init__(self, config: FastWDM3DConfig) -> None:
         super().__init__()
         self.config = config
         if config.crop % self.multiple:
             raise ValueError(f"crop must be divisible by {self.multiple}; found {config.crop}")
-        self.default_steps = config.levels
+        self.default_steps = self.most_steps = config.levels
         network = UNet3D(
             24, 8, width=config.width, multipliers=config.multipliers, blocks=config.blocks,
             groups=config.groups, resampling="residual",

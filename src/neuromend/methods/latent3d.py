@@ -94,6 +94,8 @@ class Latent3D(nn.Module):
     expected_steps: int | None = None
     default_steps: int = 20
     """Steps of one random sample; 1000 with the published sampler."""
+    most_steps: int | None = 1000
+    """One for each noise level: ``config.timesteps``."""
     window: Sides | None = (256, 256, 256)
     """The published training size."""
 
@@ -111,6 +113,7 @@ class Latent3D(nn.Module):
         )  # fmt: skip
         with torch.device("cpu"):  # levels are read in Python, also where only names and shapes are wanted
             self.schedule = Schedule.cosine(config.timesteps)
+        self.most_steps = config.timesteps
         if config.sampler == "published":
             self.default_steps = PUBLISHED_STEPS
 

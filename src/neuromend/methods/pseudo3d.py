@@ -75,6 +75,7 @@ class Pseudo3D(nn.Module):
     PRESETS: ClassVar[dict[str, Pseudo3DConfig]] = PRESETS
     expected_steps: int | None = None
     default_steps: int = axial.DEFAULT_STEPS
+    most_steps: int | None = axial.SCHEDULE.T
     window: Sides | None = axial.WINDOW
 
     def __init__(self, config: Pseudo3DConfig) -> None:

@@ -91,6 +91,7 @@ class Sequential2D(nn.Module):
     PRESETS: ClassVar[dict[str, Sequential2DConfig]] = PRESETS
     expected_steps: int | None = None
     default_steps: int = axial.DEFAULT_STEPS
+    most_steps: int | None = axial.SCHEDULE.T
     window: Sides | None = axial.WINDOW
 
     def __init__(self, config: Sequential2DConfig) -> None:

@@ -70,6 +70,7 @@ class Slice2D(nn.Module):
     PRESETS: ClassVar[dict[str, Slice2DConfig]] = PRESETS
     expected_steps: int | None = None
     default_steps: int = axial.DEFAULT_STEPS
+    most_steps: int | None = axial.SCHEDULE.T
     window: Sides | None = axial.WINDOW
 
     def __init__(self, config: Slice2DConfig) -> None:

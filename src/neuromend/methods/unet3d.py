@@ -77,6 +77,7 @@ class RegressionUNet3D(nn.Module):
 
     default_steps: int = 2
     """Mirrored passes averaged in one random sample."""
+    most_steps: int | None = None
     window: Sides | None = None
     """Any volume is filled at once."""
     samples_are_anatomies: bool = False

@@ -99,6 +99,7 @@ class Wavelet3D(nn.Module):
     expected_steps: int | None = None
     default_steps: int = 50
     """Steps of one random sample; 1000 with the published sampler."""
+    most_steps: int | None = SCHEDULE.T
     window: Sides | None = (256, 256, 256)
     """The published training size."""
 
