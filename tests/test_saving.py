@@ -166,6 +166,12 @@ class TestSkipExisting:
         neuromend.fill(scan, mask, tmp_path / "o" / "f.nii.gz", model="harmonic", samples=1)
         return scan, mask, tmp_path / "o" / "f.nii.gz"
 
+    def test_a_first_run_is_not_told_as_one_that_is_done_again(self, tmp_path: Path) -> None:
+        result = neuromend.fill(
+            *save_pair(tmp_path), tmp_path / "o" / "f.nii.gz", model="harmonic", skip_existing=True
+        )
+        assert "RT-05" not in {finding.code for finding in result.findings}
+
     def again(self, done: tuple[Path, Path, Path], **changes: Any) -> tuple[str, Any]:
         """What the finding says, and the result."""
         options = {"model": "harmonic", "samples": 1, "skip_existing": True} | changes

@@ -49,7 +49,8 @@ CITATION = "If this helps your work, please cite neuromend: neuromend cite"
 
 app = typer.Typer(
     help="Paint plausible healthy tissue into the lesion of a brain MRI, and change nothing else.",
-    epilog="The tissue is synthetic: not measured, not for diagnosis. docs/errors.md explains the codes.",
+    epilog="To begin: neuromend fill -i T1.nii.gz -m lesion.nii.gz -o filled.nii.gz, or neuromend demo without "
+    "a scan of your own. The tissue is synthetic: not measured, not for diagnosis.",
     context_settings={"token_normalize_func": opt.canonical_name, "help_option_names": ["--help", "-h"]},
     add_completion=False,
     rich_markup_mode="rich",
@@ -206,7 +207,7 @@ def check(
     log: opt.Log = None,
     debug: opt.Debug = False,
 ) -> None:
-    """Validate a scan and its mask as `fill` would, without a model; prints every check."""
+    """Do scan and mask belong together? All checks that `fill` makes before it starts; nothing is written."""
     chosen_labels = opt.parse_labels(labels)
     opt.refuse_voxels(dilate)
     with Talk(context.obj, json_output=as_json, quiet=quiet, color=not no_color, log=log) as talk:
@@ -233,7 +234,7 @@ def demo(
     image: opt.DemoImage = None,
     out: opt.DemoOut = Path("neuromend-demo"),
     lesion_ml: opt.LesionMl = 20.0,
-    seed: opt.Seed = 0,
+    seed: opt.LesionSeed = 0,
     model: opt.Model = opt.DEFAULT_MODEL,
     device: opt.Device = "auto",
     threads: opt.Threads = None,
@@ -260,6 +261,7 @@ def demo(
         talk.result_json(done.as_json())
         for line in done.story():
             talk.say(line)
+        talk.say(f"to look at it, open {done.outputs['report'].name} in a browser")
         talk.say(CITATION)
 
 

@@ -37,7 +37,7 @@ Models = Annotated[
         _INPUT,
         "--models",
         "NAME",
-        "What to compare: names that `neuromend models` lists, model folders, fsl, niftyseg, neurolit (where they "
+        "What to compare: names that `neuromend models list` shows, model folders, fsl, niftyseg, neurolit (where they "
         "are installed), oracle. Several after each other: --models A B C.",
         default="all that can be used here",
     ),

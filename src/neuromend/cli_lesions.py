@@ -52,7 +52,7 @@ def simulate_lesions(
     count: Count = None,
     load_ml: LoadMl = None,
     sites: Sites = SITES,
-    seed: opt.Seed = 0,
+    seed: opt.LesionSeed = 0,
     paint: Paint = False,
     overwrite: opt.Overwrite = False,
     as_json: opt.AsJson = False,

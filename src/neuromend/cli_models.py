@@ -32,16 +32,17 @@ def list_models(as_json: opt.AsJson = False, debug: opt.Debug = False) -> None:
         print_json({"models": [_entry_json(entry) for entry in entries]})
         return
     width = max(len(entry.name) for entry in entries)
+    middle = max(len(entry.licence) for entry in entries)
     for entry in entries:
         fault = f" (cannot be used: [{entry.problem.code}])" if entry.problem else ""
-        print_stdout(f"{entry.name:<{width}}  {entry.licence}  {entry.description}{fault}")
+        print_stdout(f"{entry.name:<{width}}  {entry.licence:<{middle}}  {entry.description}{fault}")
 
 
 @app.command("verify")
 def verify_models(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", show_default=False, help="Names or folders. (Default: all.)"),
+        typer.Argument(metavar="NAME", show_default=False, help="Names or folders. (Default: all.)"),
     ] = None,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
@@ -60,7 +61,7 @@ def verify_models(
 
 @app.command("show")
 def show_model(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="A name or a folder.")] = opt.DEFAULT_MODEL,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name or a folder.")] = opt.DEFAULT_MODEL,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:

@@ -181,7 +181,7 @@ MinSizeMl = Annotated[
 DilateVoxels = Annotated[int, typer.Option("--dilate", hidden=True)]
 
 Model = Annotated[
-    str, _option(_MODEL, "--model", "NAME", "A name that `neuromend models` lists, or a model folder.")
+    str, _option(_MODEL, "--model", "NAME", "A name that `neuromend models list` shows, or a model folder.")
 ]
 Samples = Annotated[
     int,
@@ -200,6 +200,9 @@ Steps = Annotated[
 Seed = Annotated[
     int,
     _option(_MODEL, "--seed", "N", "Seed of the samples; sample 3 is the same whether 3 or 30 are drawn."),
+]
+LesionSeed = Annotated[
+    int, _option(_MODEL, "--seed", "N", "Another seed draws other lesions; the same seed, the same ones.")
 ]
 Device = Annotated[
     str,

@@ -60,7 +60,7 @@ BrainMask = Annotated[
         "--brain-mask",
         "MASK",
         "The brain, for a scan of a whole head.",
-        default="the scan is stripped",
+        default="what is not 0, in a skull-stripped scan",
     ),
 ]
 ToolOption = Annotated[

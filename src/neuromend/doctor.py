@@ -100,7 +100,8 @@ def _threads() -> list[Finding]:
     before = torch.get_num_threads()
     threads = set_threads()
     torch.set_num_threads(before)
-    message = f"{threads} threads by default; this process may use {usable_cpus()} of {os.cpu_count()} cores."
+    count = "1 thread" if threads == 1 else f"{threads} threads"
+    message = f"{count} by default; this process may use {usable_cpus()} of {os.cpu_count()} cores."
     found = [Finding("RT-24", "pass", message)]
     if threads > usable_cpus():
         advice = f"OMP_NUM_THREADS asks for more threads than cores; --threads {usable_cpus()} is faster."

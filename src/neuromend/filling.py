@@ -192,7 +192,8 @@ def fill(
             done = "the output is there, complete and from the same run: nothing was done"
             found = _result(load_saved(plan), plan, [*here, Finding("RT-05", "note", done)])
             return dataclasses.replace(found, kept=True)
-        here.append(Finding("RT-05", "note", f"done again: {reason}"))
+        if any(path.exists() for path in plan.files.values()):  # else nothing was done before
+            here.append(Finding("RT-05", "note", f"done again: {reason}"))
     fills = paint(scan, lesion, frame, painter, samples=samples, steps=steps, seed=seed, on_step=tell)
     findings += painter.findings
 

@@ -104,9 +104,9 @@ def _border_zeros(volume: Volume, hidden: NDArray[np.bool_]) -> float:
 
 
 def _border(volume: Volume, hidden: NDArray[np.bool_]) -> Finding:
-    kind = "skull-stripped" if looks_skull_stripped(volume, hidden) else "a whole head"
+    kind = "skull-stripped" if looks_skull_stripped(volume, hidden) else "like a whole head"
     share = _border_zeros(volume, hidden)
-    return Finding("IN-40", "note", f"The scan looks like {kind} ({share:.0%} exact zeros at the border).")
+    return Finding("IN-40", "note", f"The scan looks {kind} ({share:.0%} exact zeros at the border).")
 
 
 def _not_finite(volume: Volume, hidden: NDArray[np.bool_], finite: int) -> Finding:
