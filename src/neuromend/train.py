@@ -34,8 +34,9 @@ from neuromend.trainer.guards import StopRequests, Watchdog, stop_if_hopeless
 from neuromend.trainer.journal import Journal
 from neuromend.trainer.locking import run_lock
 from neuromend.trainer.previews import write_previews
-from neuromend.trainer.scores import SHOWN, DevFill, fill_dev_case, goodness, mean_scores
+from neuromend.trainer.scores import SHOWN, fill_dev, goodness, mean_scores
 from neuromend.trainer.state import RunState, learning_rate
+from neuromend.trainer.telling import data_line, run_line
 
 Say = Callable[[str], None]
 LOSS_MEMORY = 0.01
@@ -138,6 +139,8 @@ def train(
         )
         if fabric.is_global_zero:
             show(findings)
+            say(run_line(config, state, fabric, out))
+            say(data_line(config, cache))
         feed = Feed(
             training_cases(config, cache, state.task),
             config.training,
@@ -165,17 +168,25 @@ def train(
 def loop(run: Run, feed: Feed, seconds: float) -> int:
     """Train until the budget is used up, for at most so many seconds; the number of the signal that came, or 0."""
     progress = run.state.progress
-    deadline = progress.seconds + seconds
+    deadline, first = progress.seconds + seconds, progress.step
     with run.journal, feed, run.watchdog, StopRequests() as requests:
         while progress.share(run.config.training) < 1:
             stop = training_step(run, feed, requests)
             run.watchdog.beat()
+            if progress.step == first + 1:
+                every = run.config.running.log_every
+                run.say(
+                    f"first step after {run.elapsed - run.resumed_seconds:.1f} s; a line every {every} steps"
+                )
             keep_records(run)
             if stop or progress.seconds >= deadline:
                 save(run)
                 break
         else:
-            finish(run)
+            if (
+                progress.scored_at != progress.step
+            ):  # the last step has not had its turn, here or before a restart
+                score(run)
     return requests.asked
 
 
@@ -241,16 +252,10 @@ def keep_records(run: Run) -> None:
         run.checkpoints.keep(f"step-{step:08d}.pt")
 
 
-def finish(run: Run) -> None:
-    """The last score and checkpoint, unless the last step has just had its turn, here or before a restart."""
-    if run.state.progress.scored_at != run.state.progress.step:
-        score(run)
-
-
 def score(run: Run) -> None:
     """Fill the dev cases with the averaged weights; log, draw, save, and keep what was best."""
     progress, running = run.state.progress, run.config.running
-    fills = fill_dev(run)
+    fills = fill_dev(run.state, run.dev, running.dev_steps, run.fabric, run.watchdog.beat)
     if fills:
         scores = mean_scores([fill.scores for fill in fills])
         rows = {f"dev/{name}": value for name, value in scores.items()}
@@ -272,24 +277,6 @@ def score(run: Run) -> None:
     if is_best and run.fabric.is_global_zero:
         run.checkpoints.keep(BEST)
         write_card(run.folder, content)
-
-
-def fill_dev(run: Run) -> list[DevFill]:
-    """The dev cases, filled by all processes together and handed to every one, in order."""
-    fabric, stride = run.fabric, getattr(run.state.task, "stride", 1)
-    network = run.state.whole_average(fabric.device) if run.dev else run.state.ema
-    mine: list[tuple[int, DevFill]] = []
-    for number, case in enumerate(run.dev):
-        if number % fabric.world_size == fabric.global_rank:
-            with fabric.autocast(), torch.inference_mode():
-                fill = fill_dev_case(network, case, number, run.config.running.dev_steps, stride)
-            mine.append((number, fill))
-            run.watchdog.beat()
-    if fabric.world_size > 1:
-        gathered: list[Any] = [None] * fabric.world_size
-        torch.distributed.all_gather_object(gathered, mine)
-        mine = [pair for part in gathered for pair in part]
-    return [fill for _, fill in sorted(mine, key=lambda pair: pair[0])]
 
 
 def save(run: Run) -> dict[str, Any]:

@@ -77,12 +77,15 @@ class LesionShape:
         """Read a mask in MNI space; any value above 0 counts (raises ValueError if there is none)."""
         image = nib.load(path)
         mask = np.asanyarray(image.dataobj) > 0  # type: ignore[attr-defined]
-        if not mask.any():
+        axes = range(mask.ndim)
+        sides = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
+        if not sides[0].size:
             raise ValueError(f"{path}: the mask is empty")
-        box = ndimage.find_objects(mask.astype(np.uint8))[0]
+        box = tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
         affine = np.array(image.affine, np.float64)  # type: ignore[attr-defined]
         affine[:3, 3] += affine[:3, :3] @ [s.start for s in box]
-        return cls(mask[box].copy(), affine, float(mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000))
+        voxels = mask[box].copy()
+        return cls(voxels, affine, float(voxels.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000))
 
     def placed(self, shape: tuple[int, int, int], to_mni: NDArray[np.float64]) -> NDArray[np.bool_]:
         """The mask on another grid, by nearest neighbour.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +173,19 @@ def dev_cases(
 
 
 def shapes_of(config: RunConfig) -> ShapeBook | None:
-    """The lesion shapes of ``FOLDER:WEIGHT:EVERY`` words.
+    """The lesion shapes that a run draws holes from, read once for training and dev.
 
     Raises:
-        UsageError: TR-20, a word of another form.
+        UsageError: TR-20, a word of another form than ``FOLDER:WEIGHT:EVERY``.
+        MissingInputError, InputError: TR-32, a folder is missing, empty or has a damaged file.
     """
+    return _read_shapes(config.shapes) if config.shapes else None
+
+
+@lru_cache(maxsize=1)
+def _read_shapes(words: tuple[str, ...]) -> ShapeBook:
     sources = []
-    for word in config.shapes:
+    for word in words:
         folder, *numbers = word.split(":")
         try:
             weight, every = (*numbers, *("1", "0")[len(numbers) :])
@@ -190,7 +197,7 @@ def shapes_of(config: RunConfig) -> ShapeBook | None:
                 why="the folder's masks are the shapes of holes",
                 fix=f"--shapes {folder}:1:4",
             ) from None
-    return load_shapes(*sources) if sources else None
+    return load_shapes(*sources)
 
 
 def record_start(

@@ -23,6 +23,7 @@ ASIDE = frozenset(
         "neuromend.provenance", "neuromend.manifest", "neuromend.checkpoint", "neuromend.data.atomic",
         *(f"neuromend.trainer.{name}" for name in (
             "checkpoints", "export", "guards", "identity", "journal", "locking", "presets", "previews", "scores",
+            "telling",
         )),
     }
 )  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from neuromend.metrics import challenge_scores
 from neuromend.networks.autoencoder import VQGAN
 from neuromend.trainer.config import Running
 from neuromend.trainer.feeding import seed_of
+from neuromend.trainer.state import RunState
 from neuromend.trainer.tasks import to_autoencoder
 
 SHOWN = ("psnr_01", "ssim", "mse", "mae")
@@ -40,6 +42,29 @@ class DevFill:
     filled: Volume
     scores: dict[str, float]
     harmonic_scores: dict[str, float]
+
+
+def fill_dev(
+    state: RunState,
+    dev: Sequence[Mapping[str, Tensor]],
+    steps: int,
+    fabric: Fabric,
+    beat: Callable[[], None],
+) -> list[DevFill]:
+    """The dev cases, filled by all processes together and handed to every one, in order; a beat after each."""
+    if not dev:
+        return []
+    network, stride = state.whole_average(fabric.device), getattr(state.task, "stride", 1)
+    mine: list[tuple[int, DevFill]] = []
+    for number in range(fabric.global_rank, len(dev), fabric.world_size):
+        with fabric.autocast(), torch.inference_mode():
+            mine.append((number, fill_dev_case(network, dev[number], number, steps, stride)))
+        beat()
+    if fabric.world_size > 1:
+        gathered: list[Any] = [None] * fabric.world_size
+        torch.distributed.all_gather_object(gathered, mine)
+        mine = [pair for part in gathered for pair in part]
+    return [fill for _, fill in sorted(mine, key=lambda pair: pair[0])]
 
 
 def fill_dev_case(
