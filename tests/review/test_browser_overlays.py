@@ -112,9 +112,14 @@ def test_each_overlay_has_a_bar_with_numbers_in_units_of_the_scan(page: Watched)
 
 def test_overlays_asked_for_in_haste_end_with_the_last_one(page: Watched) -> None:
     page.page.select_option("#model", "harmonic")
+    page.page.fill("#samples", "2")
     page.page.click("#fill")
     page.wait("#results li.chosen")
-    page.press("Escape", "d", "d", "d", "d")
+    page.press("Escape", "u")  # samples that are all the same
+    page.wait("#scale-uncertainty")
+    assert page.text("#scale-uncertainty figcaption") == "Standard deviation of the samples: zero everywhere."
+    assert marks(page, "uncertainty") == ["", "", ""]
+    page.press("u", "d", "d", "u", "d", "d")
     page.page.wait_for_timeout(500)
     assert page.page.evaluate("import('/page/viewer.js').then(({viewer}) => viewer.overlays.length)") == 0
     assert page.page.is_hidden("#scale-difference")

@@ -27,8 +27,9 @@ export function coloursOf(name) {
 
 /** Spread the colours of an overlay over the values that it has. */
 export function setRange(name, volume) {
-  const high = volume.limit(WITHIN) || 1;
-  volume.setWindow(SCALES[name].from * high, high);
+  const limit = volume.limit(WITHIN);
+  volume.isZero = limit === 0;
+  volume.setWindow(SCALES[name].from * (limit || 1), limit || 1);
   return volume;
 }
 
@@ -57,7 +58,7 @@ function paint(canvas, { colormap, colormapNegative, from }) {
 const number = (value, digits = 3) => String(Number(value.toPrecision(digits))).replace("-", "−");
 
 /** Show the numbers of the overlays that are seen; hide the bars of the others. */
-export function refreshBars() {
+function refreshBars() {
   for (const name of Object.keys(SCALES)) {
     const volume = state.scan?.overlays[name];
     const shown = Boolean(volume) && viewer.overlays.includes(volume.image);
@@ -69,6 +70,11 @@ export function refreshBars() {
 function label(name, volume) {
   const { colormapNegative, what } = SCALES[name];
   const figure = byId(`scale-${name}`);
+  if (volume.isZero) {
+    for (const mark of figure.getElementsByTagName("span")) mark.textContent = "";
+    figure.lastChild.textContent = `${what}: zero everywhere.`;
+    return;
+  }
   const high = volume.image.cal_max;
   const [black, white] = windowOf();
   const marks = colormapNegative ? [`−${number(high)} or less`, "0", `${number(high)} or more`] : ["0", number(high / 2), `${number(high)} or more`];
