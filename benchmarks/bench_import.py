@@ -190,9 +190,8 @@ def same_outside(folder: Path) -> None:
     import nibabel as nib
     import numpy as np
 
-    scan, mask, filled = (
-        np.asarray(nib.nifti1.load(folder / f"{name}.nii.gz").dataobj) for name in ("T1", "lesion", "filled")
-    )
+    images: list[Any] = [nib.load(folder / f"{name}.nii.gz") for name in ("T1", "lesion", "filled")]
+    scan, mask, filled = (np.asarray(image.dataobj) for image in images)
     assert np.array_equal(scan[mask == 0], filled[mask == 0])
     assert not np.array_equal(scan[mask != 0], filled[mask != 0])
 
