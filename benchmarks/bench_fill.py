@@ -7,7 +7,8 @@ printed and written to runs/bench-fill.md with the hardware and the versions. No
 are for people. On a busy machine the times mean little: see the load average in the table's foot.
 
 It also draws samples at 1 and at 2 mm and derives how many bytes of peak memory a voxel of the model's volume
-costs: the source of BYTES_PER_VOXEL in neuromend/filling.py. (Samples need more than the expected fill.)
+costs, beside what `neuromend fill` foresees (neuromend/forecast.py), which must not be less. For `harmonic` that is
+FILL_BYTES_PER_VOXEL there. (Samples need more than the expected fill.)
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from neuromend.data.head import find_head
 from neuromend.data.lesions import random_blob
 from neuromend.data.volume import read_volume
 from neuromend.doctor import synthetic_head
-from neuromend.filling import BYTES_PER_VOXEL
-from neuromend.models import DEFAULT_MODEL
+from neuromend.forecast import memory_needed
+from neuromend.models import DEFAULT_MODEL, resolve_model
 from neuromend.provenance import version_string
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -73,8 +74,8 @@ def main() -> None:
                 rows.append((ml, model, runs))
                 print(f"{ml:g} ml, {model}: {median(runs):.2f} s", file=sys.stderr, flush=True)
         helps = [measure(["--help"], options.threads) for _ in range(3 if options.quick else 10)]
-        bytes_per_voxel = slope(folder, options)
-    text = report(rows, helps, bytes_per_voxel, source, options)
+        growth = [growth_of(model, folder, options) for model in options.models]
+    text = report(rows, helps, growth, source, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text)
     print(f"{text}\nwritten: {options.out}")
@@ -182,12 +183,19 @@ def measure(words: Sequence[object], cores: int, record: Path | None = None) -> 
     return Run(seconds, usage.ru_maxrss * RSS_UNIT, facts)
 
 
-def slope(folder: Path, options: argparse.Namespace) -> float:
-    """Bytes of peak memory that one more voxel of the model's volume costs, between 2 mm and 1 mm."""
-    ml, model = options.lesions_ml[-1], options.models[0]
+def growth_of(model: str, folder: Path, options: argparse.Namespace) -> str:
+    """What one more voxel of the model's volume costs, between 2 mm and 1 mm, and what is foreseen; a sentence."""
+    ml = options.lesions_ml[-1]
     large = fill(folder / "scan_T1w.nii.gz", mask_of(folder, ml), model, options, samples=2)
     small = fill(folder / "half_T1w.nii.gz", mask_of(folder, ml, "half"), model, options, samples=2)
-    return (large.peak_bytes - small.peak_bytes) / (large.model_voxels - small.model_voxels)
+    more = large.model_voxels - small.model_voxels
+    entry = resolve_model(model)
+    shapes = [tuple(run.record["frame"]["model_shape"]) for run in (large, small)]
+    foreseen = (memory_needed(entry, shapes[0]) - memory_needed(entry, shapes[1])) / more
+    return (
+        f"{model}: two samples at 1 mm take {large.peak_bytes / 1e9:.2f} GB, and a voxel of the model's volume "
+        f"{(large.peak_bytes - small.peak_bytes) / more:.0f} bytes; {foreseen:.0f} are foreseen."
+    )
 
 
 def median(runs: Sequence[Run]) -> float:
@@ -197,7 +205,7 @@ def median(runs: Sequence[Run]) -> float:
 def report(
     rows: Sequence[tuple[float, str, list[Run]]],
     helps: Sequence[Run],
-    bytes_per_voxel: float,
+    growth: Sequence[str],
     source: str,
     options: argparse.Namespace,
 ) -> str:
@@ -223,8 +231,7 @@ def report(
             *lines,
             "",
             f"`neuromend --help`: {median(helps):.2f} s (goal {HELP_GOAL_SECONDS:g} s).",
-            f"Peak memory grows by {bytes_per_voxel:.0f} bytes a voxel of the model's volume ({options.models[0]}); "
-            f"BYTES_PER_VOXEL in neuromend/filling.py is {BYTES_PER_VOXEL}.",
+            *growth,
             "",
             f"{cpu_model()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; {platform.platform()}; "
             f"Python {platform.python_version()}, torch {version('torch')}, numpy {version('numpy')}, "

@@ -33,6 +33,7 @@ from live_tensors import LiveTensors
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
+from neuromend.device import freed_memory_kept
 from neuromend.diffusion.schedule import Schedule
 from neuromend.methods import axial
 from neuromend.methods.contract import Sides
@@ -88,10 +89,10 @@ WORK = {
         "latent3d", "full", cubes(48, 64, 80), ((240, 240, 156), CUBE), "bf16", "autoencoder"
     ),
     "autoencoder and judges": Work(
-        "latent3d", "full", cubes(48, 64, 80, 96), ((240, 240, 156), CUBE), "bf16", "autoencoder", judged=True
+        "latent3d", "full", cubes(48, 64, 80), ((240, 240, 156), CUBE), "bf16", "autoencoder", judged=True
     ),
-    "latent U-Net": Work("latent3d", "full", cubes(32, 64, 96), ((256, 256, 160), CUBE)),
-    "pseudo3d": Work("pseudo3d", "paper", slabs((64, 64), (64, 96), (96, 96)), slabs((224, 224), (256, 256))),
+    "latent U-Net": Work("latent3d", "full", cubes(64, 96, 128), ((256, 256, 160), CUBE)),
+    "pseudo3d": Work("pseudo3d", "paper", slabs((32, 32), (32, 64), (64, 64)), slabs((224, 224), (256, 256))),
 }
 """Real sides: a scan of the BraTS challenge (240 x 240 x 155) as the network takes it, and the published 256^3."""
 
@@ -121,6 +122,7 @@ def peak(work: Work, precision: str, sides: Sides, *, real: bool) -> tuple[float
             stack.enter_context(patch.object(Schedule, "__post_init__", lambda schedule: None))
             stack.enter_context(patch.object(Tensor, "unique", lambda x: x))
             stack.enter_context(patch.object(nn.init, "dirac_"))  # a slow loop, for nothing
+        stack.enter_context(freed_memory_kept())
         live = stack.enter_context(LiveTensors())
         task = make_task(config)
         average = average_of(task.averaged)

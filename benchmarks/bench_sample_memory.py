@@ -3,8 +3,9 @@
 The source of ``memory_bytes`` of each method, from which `neuromend fill` foresees what it needs (RT-12). Each row is
 a process of its own: random weights, one volume, two denoising steps, float32 (which needs most). "measured" is the
 largest resident set less what it was before the sample, "counted" the largest sum of all tensors that live at the same
-time, "foreseen" what the method says of itself, which must not be less; all in bytes a voxel. The slice-wise methods
-get one batch of slices.
+time, "foreseen" what the method says of itself; all in bytes a voxel. Of "measured", about 0.11 GB is what torch takes
+at any size (420 bytes a voxel at 64^3; KERNEL_BYTES in neuromend/forecast.py); the rest must not be above "foreseen".
+The slice-wise methods get one batch of slices.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 from live_tensors import LiveTensors
 
+from neuromend.device import freed_memory_kept
 from neuromend.methods import METHODS
 from neuromend.methods.axial import BATCH, WINDOW
 
@@ -37,7 +39,7 @@ def peak(name: str, preset: str, side: int) -> tuple[str, int, int, int]:
     mask = torch.zeros_like(voided)
     mask[:, :, side // 3 : side // 2, side // 3 : side // 2, :BATCH] = 1
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with LiveTensors() as live:
+    with freed_memory_kept(), LiveTensors() as live:
         method.sample(voided, mask, steps=2, generator=torch.Generator().manual_seed(0))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     voxels = prod(sides[:2]) * min(sides[2], depth)

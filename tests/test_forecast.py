@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from neuromend import forecast
-from neuromend.forecast import FILL_BYTES_PER_VOXEL, memory_needed, seen_at_once
+from neuromend.forecast import FILL_BYTES_PER_VOXEL, KERNEL_BYTES, memory_needed, seen_at_once
 from neuromend.models import resolve_model
 
 from .filling_cases import save_network
@@ -38,7 +38,7 @@ def test_volume_window_and_weights_add_up(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(forecast, "build_method", lambda _: Told())
     for shape in ((17, 40, 50), (200, 180, 160)):
         volume = FILL_BYTES_PER_VOXEL * shape[0] * shape[1] * shape[2]
-        assert memory_needed(entry, shape) == volume + 100 + 7 * 32 * 32 * 64
+        assert memory_needed(entry, shape) == volume + KERNEL_BYTES + 100 + 7 * 32 * 32 * 64
 
 
 def test_a_classical_fill_needs_no_network() -> None:

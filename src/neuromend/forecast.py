@@ -11,9 +11,12 @@ import torch
 from neuromend.methods.contract import Sides
 from neuromend.models import ModelEntry, build_method
 
-FILL_BYTES_PER_VOXEL = 40
+FILL_BYTES_PER_VOXEL = 50
 """What a fill holds per voxel of the model's volume besides what the method needs: the scan, the mask, the frame and
-the result."""
+the result (49 measured with the model ``harmonic``, benchmarks/bench_fill.py)."""
+
+KERNEL_BYTES = 150_000_000
+"""What torch itself takes with the first layers that it runs, whatever their size."""
 
 
 def memory_needed(entry: ModelEntry, shape: Sequence[int]) -> int:
@@ -32,7 +35,7 @@ def memory_needed(entry: ModelEntry, shape: Sequence[int]) -> int:
     with torch.device("meta"):  # names and shapes, no numbers
         method: Any = build_method(entry)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
-    return int(needed + weights + method.memory_bytes(seen_at_once(method, shape)))
+    return int(needed + KERNEL_BYTES + weights + method.memory_bytes(seen_at_once(method, shape)))
 
 
 def seen_at_once(method: Any, shape: Sequence[int]) -> Sides:

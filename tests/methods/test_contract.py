@@ -122,7 +122,7 @@ def test_a_sample_takes_no_more_memory_than_foreseen(tiny: Any, live_tensors: Ca
     mask[:, :, 8:20, 6:18, 4:36] = 1
     with live_tensors() as live:
         tiny.sample(voided, mask, steps=3, generator=noise())
-    assert 0.05 * tiny.memory_bytes(sides) < live.peak < tiny.memory_bytes(sides)
+    assert 4 * voided.numel() < live.peak < tiny.memory_bytes(sides)
 
 
 def test_the_loss_is_a_finite_number_with_a_gradient_for_every_parameter(tiny: Any) -> None:

@@ -48,7 +48,7 @@ from neuromend.wavelets import haar, inverse_haar
 BETA_MIN, BETA_MAX = 0.1, 20.0
 """The variance-preserving schedule: log abar(t) = -(bmin t + (bmax - bmin) t^2 / 2) (Song et al. 2021, eq. 33)."""
 
-BYTES_PER_VOXEL = 180
+BYTES_PER_VOXEL = 170
 """Peak memory of a sample, with some margin."""
 
 

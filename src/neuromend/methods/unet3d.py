@@ -43,7 +43,7 @@ SSIM_WINDOW = 7
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 """Wang et al. 2004, with a data range of 1."""
 
-BYTES_PER_CHANNEL = 30
+BYTES_PER_CHANNEL = 50
 """Peak memory of a sample per voxel and channel of the finest level, with some margin."""
 
 
