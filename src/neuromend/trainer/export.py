@@ -180,13 +180,13 @@ def read_text(path: Path) -> str:
     """A text that the user hands over.
 
     Raises:
-        MissingInputError: IN-01, it cannot be read as text.
+        MissingInputError: IN-38, it cannot be read as text.
     """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise MissingInputError(
-            "IN-01",
+            "IN-38",
             f"the text cannot be read ({error})",
             why="it was to go into the model folder",
             fix="check the path; a text file in UTF-8 is expected",
