@@ -3,8 +3,8 @@
 Every scan is reduced to a small volume that does not depend on how it was stored: axes in RAS, centred on the
 brain, voxels of 6 mm, brightness and its slow changes removed. Copies correlate nearly perfectly, whether they
 were re-oriented, cropped, padded, re-scaled, noisy or resampled, and so do two scans of one person on one scanner
-once they are aligned; two persons do not (docs/how-to/prepare.md has the numbers). All pairs are one product of matrices, and
-only those that it finds similar are aligned.
+once they are aligned; two persons do not (docs/how-to/prepare.md has the numbers). All pairs are one product of
+matrices, and only those that it finds similar are aligned.
 """
 
 from __future__ import annotations

@@ -240,17 +240,16 @@ def interpolated(
     sharply at the outermost voxels; here they fade out over one voxel.)
     """
     steps = 2 / np.maximum(np.array(source.shape) - 1, 1)
-    grid = torch.empty((1, *size, 3))
+    grid = torch.empty((3, *size))  # each coordinate by itself: written at thrice the pace
     along = [torch.arange(n, dtype=torch.float32) for n in size]
     for channel, axis in enumerate((2, 1, 0)):  # grid_sample wants the last axis first, from -1 to 1
         x, y, z = (along[a] * float(matrix[axis, a] * steps[axis]) for a in range(3))
         x += float(offset[axis] * steps[axis] - 1)
-        torch.add(x[:, None, None] + y[:, None], z, out=grid[0, ..., channel])
+        torch.add(x[:, None, None] + y[:, None], z, out=grid[channel])
     volume = torch.from_numpy(np.ascontiguousarray(source))[None, None]
-    found: NDArray[np.float32] = torch.nn.functional.grid_sample(volume, grid, align_corners=True)[
-        0, 0
-    ].numpy()
-    return found
+    found = torch.nn.functional.grid_sample(volume, grid.movedim(0, -1)[None], align_corners=True)
+    values: NDArray[np.float32] = found[0, 0].numpy()
+    return values
 
 
 def _box_of(
