@@ -54,6 +54,17 @@ def test_the_ring_is_as_wide_in_millimetres_along_every_axis(spacing: tuple[floa
     assert lesion_statistics(edited, edited.lesions[0], WINDOW).ring.mean == 100.0
 
 
+def test_background_that_is_not_the_lowest_value_is_not_part_of_the_ring_either() -> None:
+    """A stripped scan that was interpolated: zeros around, and a few voxels below zero."""
+    made = cube_case(inside=110.0, outside=100.0, spacing_mm=(2.0, 2.0, 2.0))
+    scan = made.before.copy()
+    scan[:8] = scan[-2:] = 0.0
+    scan[3, 3, 3] = -54.0
+    made = case(shape=SHAPE, before=scan, after=np.where(made.mask, 110.0, scan), mask=made.mask)
+    numbers = lesion_statistics(made, made.lesions[0], WINDOW)
+    assert (numbers.ring.mean, numbers.ring.deviation) == (100.0, 0.0)
+
+
 def test_background_and_other_lesions_are_not_part_of_the_ring() -> None:
     affine = affine_for("RAS", SHAPE, (2.0, 2.0, 2.0))
     first, second = ball(SHAPE, affine, (0, 0, 0), 4.0), ball(SHAPE, affine, (9, 0, 0), 3.0)

@@ -122,7 +122,13 @@ class ReportCase:
 
     @cached_property
     def background(self) -> float:
-        """The lowest finite value: all the background of a stripped scan, a stray voxel of any other."""
+        """The one value of all corners (a stripped scan); else the lowest finite value, a stray voxel's.
+
+        The background of a stripped scan need not be its lowest value: interpolation leaves darker voxels.
+        """
+        corners = np.unique(self.before[tuple(slice(None, None, max(1, n - 1)) for n in self.before.shape)])
+        if corners.size == 1 and np.isfinite(corners[0]):
+            return float(corners[0])
         lowest = float(self.before.min())
         if np.isfinite(lowest):
             return lowest
