@@ -31,7 +31,7 @@ BATCH = 16
 PUBLISHED_STEPS = 1000
 DEFAULT_STEPS = 25
 
-BYTES_PER_CHANNEL = 85
+BYTES_PER_CHANNEL = 88
 """Peak memory of a sample per pixel of a batch and channel at full resolution, with some margin."""
 
 BYTES_PER_VOXEL = 60

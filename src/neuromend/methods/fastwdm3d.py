@@ -43,7 +43,7 @@ from neuromend.wavelets import haar, inverse_haar
 SHRINK = math.sqrt(8)
 """The network's bands are the orthonormal ones divided by this."""
 
-BYTES_PER_CHANNEL, BYTES_PER_VOXEL = 14, 30
+BYTES_PER_CHANNEL, BYTES_PER_VOXEL = 16, 30
 """Peak memory of a sample: per voxel and channel of the finest level, and per voxel besides, with some margin."""
 
 

@@ -40,7 +40,7 @@ from neuromend.networks.unet3d import UNet3D
 SCHEDULE = Schedule.linear()
 """1000 levels, noise variances 1e-4 to 0.02."""
 
-BYTES_PER_CHANNEL = 78
+BYTES_PER_CHANNEL = 82
 """Peak memory of a sample per voxel and channel of the finest level, with some margin."""
 
 

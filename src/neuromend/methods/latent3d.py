@@ -47,7 +47,7 @@ from neuromend.networks.video_unet import VideoUNet
 REACH = 2
 """Latents this near to the hole are painted too: the encoder sees 8 voxels and more around each of its cells."""
 
-BYTES_PER_CHANNEL, BYTES_PER_VOXEL = 85, 50
+BYTES_PER_CHANNEL, BYTES_PER_VOXEL = 95, 100
 """Peak memory of a sample: per voxel and channel of the autoencoder, and per voxel besides, with some margin."""
 
 

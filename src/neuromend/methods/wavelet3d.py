@@ -47,7 +47,7 @@ SCHEDULE = Schedule.linear()
 LOWEST_SHRINK = 3.0
 """The lowest band of data is divided by this, so that it lies near [-1, 1] like the others."""
 
-BYTES_PER_CHANNEL, BYTES_PER_VOXEL = 10, 30
+BYTES_PER_CHANNEL, BYTES_PER_VOXEL = {"unet": 12, "wavelet_unet": 20}, 30
 """Peak memory of a sample: per voxel and channel of the finest level, and per voxel besides, with some margin."""
 
 
@@ -128,7 +128,8 @@ class Wavelet3D(nn.Module):
 
     def memory_bytes(self, sides: Sides) -> int:
         """Peak memory of a sample; see the contract."""
-        return (BYTES_PER_CHANNEL * self.config.width + BYTES_PER_VOXEL) * prod(sides)
+        each = BYTES_PER_CHANNEL[self.config.backbone]
+        return (each * self.config.width + BYTES_PER_VOXEL) * prod(sides)
 
     def loss(self, healthy: Tensor, voided: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the clean bands over the whole volume, each case with weight 1.
