@@ -122,11 +122,11 @@ def folds(first: Path, second: Path) -> float:
         found: Array = ndimage.map_coordinates(volume, moved.T, order=1)
         return found
 
+    def unlike(p: NDArray[np.float64]) -> float:
+        return -float(np.corrcoef(soft, there(their_soft, p, points))[0, 1])
+
     best = optimize.minimize(
-        lambda p: -np.corrcoef(soft, there(their_soft, p, points))[0, 1],
-        np.zeros(6),
-        method="Powell",
-        options={"maxiter": 8, "xtol": 0.01, "ftol": 1e-4},
+        unlike, np.zeros(6), method="Powell", options={"maxiter": 8, "xtol": 0.01, "ftol": 1e-4}
     )
     return float(np.corrcoef(fine, there(other, best.x, np.argwhere(inside)))[0, 1])
 
