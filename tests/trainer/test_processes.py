@@ -95,6 +95,7 @@ def test_two_processes_reach_the_weights_of_one_with_twice_the_batch(
     assert_same_weights(alone, tmp_path)
 
 
+@pytest.mark.slow
 def test_two_nodes_under_torchrun_reach_the_weights_of_one_process(alone: Path, tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
     launcher.append(f"--master-port={free_port()}")
@@ -110,6 +111,7 @@ SLURM = {
 """What srun tells a task on the first and the second of two nodes."""
 
 
+@pytest.mark.slow
 def test_two_nodes_under_slurm_reach_the_weights_of_one_process(alone: Path, tmp_path: Path) -> None:
     words = training(alone, tmp_path)
     run_python(words, words, **SLURM, MASTER_PORT=free_port())

@@ -90,6 +90,7 @@ def stop_after_a_save(job: Path) -> str:
     return errors
 
 
+@pytest.mark.slow
 def test_before_its_limit_the_job_saves_is_queued_again_and_goes_on(job: Path) -> None:
     assert "[RT-09]" in stop_after_a_save(job)
     said = (job / "said").read_text().splitlines()
