@@ -42,9 +42,13 @@ def random_blob(
     axes /= axes.prod() ** (1 / 3)
     turn = Rotation.from_quat(rng.normal(size=4)).as_matrix()
     half = int(np.ceil(radius * 2.1)) + 2
-    grid = np.stack(np.meshgrid(*[np.arange(-half, half + 1, dtype=np.float32)] * 3, indexing="ij"), -1)
     offset = np.asarray(centre) - np.round(centre)
-    ellipsoid = np.linalg.norm((grid - offset).astype(np.float32) @ (turn / axes).astype(np.float32), axis=-1)
+    along = (np.arange(-half, half + 1) - offset[:, None]).astype(np.float32)
+    grid = np.empty((2 * half + 1,) * 3 + (3,), np.float32)
+    grid[..., 0], grid[..., 1], grid[..., 2] = along[0][:, None, None], along[1][:, None], along[2]
+    scaled = grid @ (turn / axes).astype(np.float32)
+    np.square(scaled, out=scaled)
+    ellipsoid = np.sqrt(scaled[..., 0] + scaled[..., 1] + scaled[..., 2])
     knots = int(rng.integers(5, 9))
     bumps = rng.standard_normal((knots, knots, knots)).astype(np.float32)
     bumps = ndimage.zoom(bumps, grid.shape[0] / knots, order=1, mode="nearest", grid_mode=True)[
