@@ -10,7 +10,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 MPLBACKEND=Agg
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-fill bench-import bench-methods score-dev leaderboard ms-experiment train train-smoke small-round wheel clean
+.PHONY: help demo test check bench-fill bench-import bench-memory bench-methods score-dev leaderboard ms-experiment train train-smoke small-round wheel clean
 
 help:
 	@echo "make demo           fill a real scan with a simulated lesion; prints where the results are"
@@ -18,6 +18,7 @@ help:
 	@echo "make check          ruff, mypy, direction of imports"
 	@echo "make bench-fill     wall time and peak memory of a fill"
 	@echo "make bench-import   import every published file form at published size, bit for bit, with time and memory"
+	@echo "make bench-memory   memory of a training step of latent3d and pseudo3d at 1 mm"
 	@echo "make bench-methods  one evaluation and one training step of every method against plain float32"
 	@echo "make score-dev      scores of the default model and the classical fills on the dev persons"
 	@echo "make leaderboard    all methods on the dev persons, as docs/results.md and a page; goes on where it stopped"
@@ -62,6 +63,9 @@ bench-fill: $(VENV)/.dev
 
 bench-import: $(VENV)/.dev
 	$(RUN) benchmarks/bench_import.py $(ARGS)
+
+bench-memory: $(VENV)/.dev
+	$(RUN) benchmarks/bench_memory.py $(ARGS)
 
 bench-methods: $(VENV)/.dev
 	$(RUN) benchmarks/bench_methods.py $(ARGS)
