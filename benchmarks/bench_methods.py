@@ -63,7 +63,7 @@ class Work:
 WORK = {
     "slice2d": Work("network", 3, (224, 224)),
     "sequential2d": Work("network", 4, (224, 224)),
-    "pseudo3d": Work("network", 3, (224, 224), (112, 112), slices=2),
+    "pseudo3d": Work("network", 3, (224, 224), (128, 128), slices=2),
     "full3d": Work("network", 3, (64, 64, 64)),
     "wavelet3d": Work("network", 24, (64, 64, 64), (32, 32, 32)),
     "latent3d": Work("denoise_fn", 24, (32, 32, 32), (16, 32, 32)),
