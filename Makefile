@@ -10,7 +10,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 MPLBACKEND=Agg
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-fill bench-import bench-memory bench-methods score-dev leaderboard ms-experiment train train-smoke small-round wheel clean
+.PHONY: help demo test check bench-fill bench-import bench-memory bench-methods score-dev leaderboard ms-experiment train train-smoke small-round overfit-one wheel clean
 
 help:
 	@echo "make demo           fill a real scan with a simulated lesion; prints where the results are"
@@ -25,6 +25,7 @@ help:
 	@echo "make ms-experiment  does filling repair a tissue segmentation? docs/ms.md; goes on where it stopped"
 	@echo "make train          train the default model: prepare, train, export; goes on where it stopped"
 	@echo "make small-round    every method at preset small for the same minutes: docs/small.md"
+	@echo "make overfit-one    every method learns one case by heart and fills it: docs/overfitted.png"
 	@echo "make train-smoke    every method for a few steps on made-up data; the loss must fall"
 	@echo "make wheel          build dist/*.whl"
 	@echo "make clean          remove .venv and everything built"
@@ -92,6 +93,9 @@ train: $(VENV)/.dev runs/prepared/cache.json
 
 small-round: $(VENV)/.dev runs/prepared/cache.json
 	$(RUN) training/small_round.py $(ARGS)
+
+overfit-one: $(VENV)/.dev
+	$(RUN) training/overfit_one.py $(ARGS)
 
 train-smoke: $(VENV)/.dev
 	$(RUN) benchmarks/train_smoke.py $(ARGS)

@@ -222,6 +222,13 @@ cores, with the making of cases, start and scoring. Machine: {hardware}.
 
 The scan of `make demo` (the MNI152 template, an easy case) with its lesion, filled by `neuromend fill` with these
 weights, diffusion methods in {steps} steps; PSNR 0-1 inside the hole. Logs and cards: training/logs/small.
+
+## One case by heart
+
+![Every method after two minutes on one case](overfitted.png)
+
+`make overfit-one`: each method at `small`, trained for two minutes on this one box of the same scan, which it then
+fills. No measure of a method: it shows that each one trains, samples and fills.
 """
 
 
