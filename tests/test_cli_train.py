@@ -101,6 +101,19 @@ def test_from_prepared_data_to_a_filled_scan(
     assert np.array_equal(result[hole == 0], scan[hole == 0])
 
 
+def test_the_autoencoder_leads_to_the_second_stage(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(
+        data, tmp_path / "run", "--stage", "autoencoder", "--set", "steps=1", "--set", "dev_cases=0"
+    )
+    words[words.index("unet3d")] = "latent3d"
+    assert cli.main(words) == 0
+    told = capsys.readouterr().err
+    assert f"neuromend train --method latent3d --init-from '{tmp_path / 'run'}'" in told
+    assert "neuromend export" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

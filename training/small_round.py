@@ -225,10 +225,11 @@ weights, diffusion methods in {steps} steps; PSNR 0-1 inside the hole. Logs and 
 
 ## One case by heart
 
-![Every method after two minutes on one case](overfitted.png)
+![Every method after a few minutes on one case](overfitted.png)
 
 `make overfit-one`: each method at `small`, trained for two minutes on this one box of the same scan, which it then
-fills. No measure of a method: it shows that each one trains, samples and fills.
+fills (slice2d, sequential2d, pseudo3d, full3d: four and a half minutes, `--minutes 4.5 --methods ...`). No measure of a
+method: it shows that each one trains, samples and fills.
 """
 
 

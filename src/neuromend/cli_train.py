@@ -173,7 +173,10 @@ def train(
         )  # fmt: skip
         talk.result(f"run: {result.run}")
         talk.result_json({**dataclasses.asdict(result), "run": str(result.run)})
-        if result.finished:
+        if result.finished and stage == "autoencoder":
+            after = f"neuromend train --method {method} --init-from '{out}' --data '{data}' --out RUN"
+            talk.say(f"done: step {result.step}. Now: {after}")
+        elif result.finished:
             talk.say(f"done: step {result.step}. Now: neuromend export '{out}' --out MODEL")
         else:
             talk.say(f"stopped at step {result.step} after --max-time; the same command goes on")
