@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from live_tensors import LiveTensors
+from live_tensors import LiveTensors, peak_resident
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
@@ -49,7 +48,6 @@ GOAL_GB = 40
 SLICES = 160
 """Of a case of pseudo3d, one stack of which goes through the network."""
 
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, getrusage(2)
 FIELDS = ("work", "precision", "sides", "voxels", "measured_gb", "counted_gb")
 
 
@@ -109,7 +107,7 @@ def peak(work: Work, precision: str, sides: Sides, *, real: bool) -> tuple[float
     """(GB measured, GB counted) of two steps; the first figure means nothing for tensors without data."""
     config = settings(work, precision)
     fabric = make_fabric(config)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident()
     with ExitStack() as stack:
         if real:
             # The same blocks are computed twice as at the published size.
@@ -145,8 +143,8 @@ def peak(work: Work, precision: str, sides: Sides, *, real: bool) -> tuple[float
                 # Adam's two moments of each weight, which the first step makes and the second one meets.
                 moments = moments or [torch.zeros_like(p) for p in 2 * list(task.parameters())]
                 task.zero_grad(set_to_none=True)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (after - before) * RSS_UNIT / 1e9, live.peak / 1e9
+    after = peak_resident()
+    return (after - before) / 1e9, live.peak / 1e9
 
 
 def a_case(sides: Sides) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ The slice-wise methods get one batch of slices.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,13 +18,12 @@ from math import prod
 from typing import Any
 
 import torch
-from live_tensors import LiveTensors
+from live_tensors import LiveTensors, peak_resident
 
 from neuromend.device import freed_memory_kept
 from neuromend.methods import METHODS
 from neuromend.methods.axial import BATCH, WINDOW
 
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, getrusage(2)
 PRESETS = ("paper", "full", "default", "small")
 
 
@@ -38,12 +36,12 @@ def peak(name: str, preset: str, side: int) -> tuple[str, int, int, int]:
     voided = torch.rand(1, 1, *sides)
     mask = torch.zeros_like(voided)
     mask[:, :, side // 3 : side // 2, side // 3 : side // 2, :BATCH] = 1
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident()
     with freed_memory_kept(), LiveTensors() as live:
         method.sample(voided, mask, steps=2, generator=torch.Generator().manual_seed(0))
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = peak_resident()
     voxels = prod(sides[:2]) * min(sides[2], depth)
-    found = ((after - before) * RSS_UNIT, live.peak, method.memory_bytes((*sides[:2], min(sides[2], depth))))
+    found = (after - before, live.peak, method.memory_bytes((*sides[:2], min(sides[2], depth))))
     measured, counted, foreseen = (value // voxels for value in found)
     return "x".join(map(str, sides)), measured, counted, foreseen
 

@@ -22,9 +22,9 @@ from bench_methods import plain_layout
 
 from neuromend.device import freed_memory_kept
 from neuromend.methods import METHODS
+from neuromend.trainer.beginning import wrap
 from neuromend.trainer.config import make_config
-from neuromend.trainer.devices import make_fabric, scaler_of
-from neuromend.trainer.state import RunState, average_of, make_optimiser
+from neuromend.trainer.devices import make_fabric
 from neuromend.trainer.tasks import make_task
 
 WARM_UP = 1
@@ -86,10 +86,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     task = make_task(config)
     if args.kind == "plain":
         task.to(memory_format=torch.contiguous_format)
-    average = average_of(task.averaged).to(fabric.device)
-    model = fabric.setup_module(task)
-    optimisers = [make_optimiser(network, config.training) for network in task.networks]
-    state = RunState(task, average, optimisers, scaler_of(fabric))
+    state, model = wrap(task, config, fabric)
     side = -(-args.side // task.multiple) * task.multiple
     rng = torch.Generator().manual_seed(0)
     case = {

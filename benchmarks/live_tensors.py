@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import weakref
 from typing import Any
 
@@ -9,6 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+
+def peak_resident() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]

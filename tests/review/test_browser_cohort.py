@@ -13,7 +13,7 @@ import pytest
 from neuromend.filling import fill
 from neuromend.review.cohort import Cohort
 
-from .review_browser import Served, Watched, chromium, needs_browser, tab
+from .review_browser import Served, Watched, needs_browser, tab
 from .review_cases import make_desk, save_mask, save_scan
 
 if TYPE_CHECKING:
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 pytestmark = needs_browser
 
 CASES = ("case-1", "case-2", "case-3")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-import pytest
 
-from .review_browser import Served, Watched, chromium, needs_browser, save_turned, serving, tab
+from .review_browser import Served, Watched, needs_browser, save_turned, tab
 from .review_cases import ball, head
 
 if TYPE_CHECKING:
@@ -20,24 +18,6 @@ pytestmark = needs_browser
 
 # What is between the paired rows is the same, so that it is the end that tells them apart.
 LONG = "sub-0001_ses-followup02_acq-mprage_space-T1w_label-lesion_desc-rater{}_mask.nii.gz"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser, served: Served) -> Iterator[Watched]:
-    with tab(browser, served) as opened:
-        yield opened
 
 
 def values_of(page: Watched, name: str) -> Any:

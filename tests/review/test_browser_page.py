@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,8 @@ from .review_browser import (
     VOXEL_ML,
     Served,
     Watched,
-    chromium,
     needs_browser,
     save_turned,
-    serving,
     tab,
 )
 from .review_cases import ball, head
@@ -28,24 +25,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = needs_browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser, served: Served) -> Iterator[Watched]:
-    with tab(browser, served) as opened:
-        yield opened
 
 
 def test_looking_at_a_scan(page: Watched) -> None:

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import pytest
-
-from .review_browser import Served, Watched, chromium, needs_browser, save_turned, serving, tab
+from .review_browser import Watched, needs_browser, save_turned
 from .review_cases import MARKUP, ball, head
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 pytestmark = needs_browser
 
 REFUSED = "Failed to load resource: the server responded with a status of 4"
 GONE = "Failed to load resource: net::ERR_"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser: Browser, served: Served) -> Iterator[Watched]:
-    with tab(browser, served) as opened:
-        yield opened
 
 
 def drop(page: Watched, path: Path, name: str) -> None:

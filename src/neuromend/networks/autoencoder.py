@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from neuromend.networks.codebook import Codebook
 from neuromend.networks.recomputing import recomputed
@@ -103,7 +102,7 @@ class GroupNorm(nn.GroupNorm):
 
     def activation(self, x: Tensor) -> Before:
         """What ``activate`` does to parts of ``x``, with the statistics of the whole."""
-        scale, shift = checkpoint(self._affine, x, use_reentrant=False)
+        scale, shift = recomputed(self._affine, x)
         return lambda part: F.silu(torch.addcmul(shift.to(part.dtype), part, scale.to(part.dtype)))
 
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:

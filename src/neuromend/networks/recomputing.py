@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+Result = TypeVar("Result")
 
-def recomputed(function: Callable[..., Tensor], *args: object) -> Tensor:
-    """Call ``function``, keeping only its inputs for the backward pass; nothing changes where there is none."""
-    if torch.is_grad_enabled():
-        result: Tensor = checkpoint(function, *args, use_reentrant=False)
+
+def recomputed(function: Callable[..., Result], *args: object, enabled: bool = True) -> Result:
+    """Call ``function``, if ``enabled`` keeping only its inputs for the backward pass."""
+    if enabled and torch.is_grad_enabled():
+        result: Result = checkpoint(function, *args, use_reentrant=False)
         return result
     return function(*args)

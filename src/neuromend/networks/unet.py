@@ -173,9 +173,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, depth: int) -> Tensor:
         """(N, C, H, W) and (N, E) -> (N, C', H, W)."""
-        if x[:, 0].numel() * self.channels_out > LARGE:
-            return recomputed(self._run, x, embedding, depth)
-        return self._run(x, embedding, depth)
+        large = x[:, 0].numel() * self.channels_out > LARGE
+        return recomputed(self._run, x, embedding, depth, enabled=large)
 
     def _run(self, x: Tensor, embedding: Tensor, depth: int) -> Tensor:
         h = self.in_layers(x)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuromend.networks.normalisation import GroupNorm
+from neuromend.networks.recomputing import recomputed
 from neuromend.networks.video_attention import (
     AlongFrames,
     Attention,
@@ -29,7 +30,6 @@ from neuromend.networks.video_attention import (
     RelativePositionBias,
     Residual,
     WithinFrames,
-    recomputed,
 )
 
 GROUPS = 8
@@ -87,7 +87,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """(B, in, F, H, W) and (B, time_width) -> (B, out, F, H, W)."""
-        return recomputed(self.low_memory, self._run, x, time)
+        return recomputed(self._run, x, time, enabled=self.low_memory)
 
     def _run(self, x: Tensor, time: Tensor | None) -> Tensor:
         scale_shift = None
